@@ -27,8 +27,9 @@ from typing import Any
 # Threads of numpy's linear algebra would be taken for leaks.
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 
-import leaks
 import pytest
+
+import leaks
 
 DEFAULT_LIMIT = 60.0
 DUMP_SIGNAL = signal.SIGRTMAX - 1

@@ -83,7 +83,7 @@ def reap(killed: list[int]) -> None:
     their owner, who asks first.
     """
     for name in ("processing", "multiprocessing"):
-        if name in sys.modules:
+        if hasattr(sys.modules.get(name), "active_children"):
             sys.modules[name].active_children()
     end = time.monotonic() + 1
     while any(map(is_running, killed)) and time.monotonic() < end:
