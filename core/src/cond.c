@@ -1,0 +1,191 @@
+/* Condition: one cell a waiter, each with its own futex word.
+ *
+ *   cell        from -> to                                    who
+ *   FREE        -> CLAIMED       pz_cond_enter (CAS)           the waiter
+ *   CLAIMED     -> WAITING       after the ticket is written   the waiter
+ *   WAITING     -> NOTIFIED      pz_cond_notify (CAS)          a notifier, lowest ticket first
+ *               -> FREE          timeout, interruption (CAS)   the waiter
+ *   NOTIFIED    -> FREE          consumed                      the waiter
+ *   any         -> FREE          the owner is dead             another waiter at the end of a slice; a NOTIFIED one is
+ *                                                              passed on to the next
+ *
+ * Cells never move; more of them are linked in behind the first ones and stay.
+ */
+#include <string.h>
+
+#include "pz/destroy.h"
+#include "pz/sync.h"
+
+static pz_cell *cell_at(pz_proc *proc, pz_cond *cond, uint32_t index)
+{
+    if (PZ_LIKELY(index < PZ_CELLS_FIRST))
+        return &cond->cells[index];
+    index -= PZ_CELLS_FIRST;
+    uint64_t more = pz_load(&cond->more);
+    while (more) {
+        pz_cell_block *block = pz_at(proc, more);
+        if (index < PZ_CELLS_MORE)
+            return &block->cells[index];
+        index -= PZ_CELLS_MORE;
+        more = pz_load(&block->more);
+    }
+    return NULL;
+}
+
+static PZ_COLD int add_cells(pz_proc *proc, pz_cond *cond)
+{
+    for (;;) {
+        uint64_t offset;
+        pz_heap_lock(proc);
+        pz_u64 *end = &cond->more;
+        uint32_t room = PZ_CELLS_FIRST;
+        while (pz_peek(end)) {
+            end = &((pz_cell_block *)pz_at(proc, pz_peek(end)))->more;
+            room += PZ_CELLS_MORE;
+        }
+        int rc = 0;
+        if (room <= pz_load(&cond->high)) {
+            rc = pz_heap_alloc(proc, sizeof(pz_cell_block), PZ_SEGMENT, &offset);
+            if (rc == 0) {
+                memset((pz_block *)pz_at(proc, offset) + 1, 0, sizeof(pz_cell_block) - sizeof(pz_block));
+                pz_tx(proc, *end);
+                pz_poke(end, offset);
+            }
+        }
+        pz_heap_unlock(proc);
+        if (rc != -EAGAIN)
+            return rc;
+        rc = pz_heap_reserve(proc, sizeof(pz_cell_block));
+        if (rc < 0)
+            return rc;
+    }
+}
+
+static uint32_t sweep(pz_proc *proc, pz_cond *cond)
+{
+    uint32_t high = pz_load(&cond->high), freed = 0, lost = 0;
+    for (uint32_t i = 0; i < high; i++) {
+        pz_cell *cell = cell_at(proc, cond, i);
+        uint32_t state = pz_load(&cell->state), owner = PZ_OWNER_OF(state);
+        if ((state & 3u) == PZ_CELL_FREE || owner == proc->self || pz_owner_life(proc, owner) == PZ_ALIVE)
+            continue;
+        if (pz_cas(&cell->state, &state, PZ_CELL_FREE)) {
+            freed++;
+            lost += (state & 3u) == PZ_CELL_NOTIFIED;
+        }
+    }
+    if (lost) {
+        pz_add(&cond->passed_on, lost);
+        pz_cond_notify(proc, cond, lost);
+    }
+    return freed;
+}
+
+int pz_cond_enter(pz_proc *proc, pz_cond *cond, pz_cell **result)
+{
+    for (;;) {
+        uint32_t high = pz_load(&cond->high);
+        for (uint32_t i = 0; i < high; i++) {
+            pz_cell *cell = cell_at(proc, cond, i);
+            uint32_t old = PZ_CELL_FREE;
+            if (pz_peek(&cell->state) == PZ_CELL_FREE && pz_cas(&cell->state, &old, proc->self | PZ_CELL_CLAIMED)) {
+                pz_poke(&cell->asleep, 0);
+                cell->ticket = pz_add(&cond->tickets, 1);
+                pz_store(&cell->state, proc->self | PZ_CELL_WAITING);
+                *result = cell;
+                return 0;
+            }
+        }
+        if (!cell_at(proc, cond, high)) {
+            if (sweep(proc, cond))
+                continue;
+            int rc = add_cells(proc, cond);
+            if (rc < 0)
+                return rc;
+        }
+        pz_cas(&cond->high, &high, high + 1);
+    }
+}
+
+int pz_cond_wait(pz_proc *proc, pz_cond *cond, pz_cell *cell, pz_wait *wait)
+{
+    uint32_t waiting = proc->self | PZ_CELL_WAITING;
+    for (;;) {
+        if (pz_load(&cell->state) != waiting || pz_spin(proc, &cell->state, waiting, &cond->spin, wait)) {
+            pz_store(&cell->state, PZ_CELL_FREE);
+            return 0;
+        }
+        pz_swap(&cell->asleep, 1);
+        int rc = pz_sleep(proc, &cell->state, waiting, wait);
+        if (rc < 0 && pz_load(&cell->state) == waiting) {
+            if (rc == -EINTR)
+                sweep(proc, cond);
+            else if (!pz_cond_leave(proc, cond, cell))
+                return rc;
+            else
+                return 0;
+            if (pz_load(&cell->state) == waiting)
+                return rc;
+        }
+    }
+}
+
+bool pz_cond_leave(pz_proc *proc, pz_cond *cond, pz_cell *cell)
+{
+    (void)cond;
+    uint32_t waiting = proc->self | PZ_CELL_WAITING;
+    if (pz_cas(&cell->state, &waiting, PZ_CELL_FREE))
+        return false;
+    pz_store(&cell->state, PZ_CELL_FREE);
+    return true;
+}
+
+uint32_t pz_cond_notify(pz_proc *proc, pz_cond *cond, uint32_t count)
+{
+    uint32_t done = 0;
+    while (done < count) {
+        uint32_t high = pz_load(&cond->high), state = 0;
+        pz_cell *best = NULL;
+        uint64_t ticket = 0;
+        for (uint32_t i = 0; i < high; i++) {
+            pz_cell *cell = cell_at(proc, cond, i);
+            uint32_t seen = pz_load(&cell->state);
+            if ((seen & 3u) == PZ_CELL_WAITING && (!best || cell->ticket < ticket)) {
+                best = cell;
+                ticket = cell->ticket;
+                state = seen;
+            }
+        }
+        if (!best)
+            break;
+        if (!pz_cas(&best->state, &state, PZ_OWNER_OF(state) | PZ_CELL_NOTIFIED))
+            continue;
+        done++;
+        if (pz_load(&best->asleep))
+            proc->ops->futex_wake(&best->state, 1);
+    }
+    if (done)
+        pz_add(&cond->notified, done);
+    return done;
+}
+
+uint32_t pz_cond_waiting(pz_proc *proc, pz_cond *cond)
+{
+    uint32_t high = pz_load(&cond->high), count = 0;
+    for (uint32_t i = 0; i < high; i++)
+        count += (pz_load(&cell_at(proc, cond, i)->state) & 3u) == PZ_CELL_WAITING;
+    return count;
+}
+
+void pz_cond_drop(pz_proc *proc, pz_block *block)
+{
+    pz_cond *cond = (pz_cond *)block;
+    while (pz_peek(&cond->more)) {
+        uint64_t offset = pz_peek(&cond->more);
+        pz_cell_block *cells = pz_at(proc, offset);
+        pz_tx(proc, cond->more);
+        pz_poke(&cond->more, pz_peek(&cells->more));
+        pz_heap_free(proc, offset);
+        pz_tx_commit(proc);
+    }
+}

@@ -1,0 +1,138 @@
+/* Spinning, sleeping and the internal lock. See mutex.h for the state table. */
+#include "pz/mutex.h"
+
+#define SPIN_UNIT 256u /* ns */
+#define SPIN_MAX 100u  /* units: about half of what a sleep and its wake-up cost */
+#define SPIN_MIN 4u
+
+/* The first slices are short, so that a lost wake-up costs little; who sleeps long looks less often. */
+static uint64_t slice(uint32_t sleeps)
+{
+    return sleeps < 2 ? 50 * PZ_MS : sleeps < 40 ? 250 * PZ_MS : PZ_SECOND;
+}
+
+int pz_sleep(pz_proc *proc, pz_u32 *word, uint32_t expected, pz_wait *wait)
+{
+    uint64_t now = proc->ops->now();
+    if (wait->deadline <= now)
+        return -ETIMEDOUT;
+    uint64_t until = now + slice(wait->sleeps);
+    if (wait->deadline < until)
+        until = wait->deadline;
+    int rc = proc->ops->futex_wait(word, expected, until);
+    if (rc == -EAGAIN || rc == 0)
+        return 0;
+    wait->sleeps++;
+    if (rc == -ETIMEDOUT && until == wait->deadline)
+        return pz_peek(word) != expected ? 0 : -ETIMEDOUT;
+    return -EINTR;
+}
+
+bool pz_spin(pz_proc *proc, pz_u32 *word, uint32_t expected, pz_u32 *hint, pz_wait *wait)
+{
+    if (pz_peek(word) != expected)
+        return true;
+    if (wait->spun || pz_peek(&proc->header->spinners) + 1 >= pz_cpus(proc))
+        return false;
+    wait->spun = 1;
+    uint32_t budget = hint ? pz_peek(hint) : 0;
+    if (budget == 0)
+        budget = SPIN_MAX;
+    pz_slot *slot = pz_slot_at(proc, proc->slot);
+    bool counted = pz_swap(&slot->spinning, 1) == 0; /* one spinner a process is enough to count */
+    if (counted)
+        pz_add(&proc->header->spinners, 1);
+    bool changed = false;
+    uint64_t end = 0;
+    for (uint32_t i = 0; !changed; i++) {
+        pz_relax();
+        changed = pz_peek(word) != expected;
+        if ((i & 15) == 15) {
+            uint64_t now = proc->ops->now();
+            if (end == 0)
+                end = now + budget * SPIN_UNIT;
+            else if (now >= end)
+                break;
+        }
+    }
+    if (counted) {
+        pz_sub(&proc->header->spinners, 1);
+        pz_poke(&slot->spinning, 0);
+    }
+    if (hint) {
+        uint32_t next = changed ? budget + 8 : budget - budget / 8;
+        pz_poke(hint, next > SPIN_MAX ? SPIN_MAX : next < SPIN_MIN ? SPIN_MIN : next);
+    }
+    return changed;
+}
+
+static inline int try_once(pz_proc *proc, pz_u32 *word, uint32_t extra)
+{
+    uint32_t old = 0;
+    return pz_cas(word, &old, proc->self | PZ_LOCKED | extra) ? 0 : -EBUSY;
+}
+
+/* Takes a lock whose owner is dead: 1 if it is ours now, -EBUSY if somebody else was faster or the owner lives. */
+static int take_over(pz_proc *proc, pz_u32 *word, uint32_t seen)
+{
+    uint32_t owner = PZ_OWNER_OF(seen);
+    if (!(seen & PZ_LOCKED) || owner == proc->self || pz_owner_life(proc, owner) == PZ_ALIVE)
+        return -EBUSY;
+    return pz_cas(word, &seen, proc->self | PZ_LOCKED | PZ_WAITERS) ? 1 : -EBUSY;
+}
+
+int pz_mutex_try(pz_proc *proc, pz_u32 *word)
+{
+    for (int i = 0; i < 40; i++) {
+        if (PZ_LIKELY(try_once(proc, word, 0) == 0))
+            return 0;
+        pz_relax();
+    }
+    return -EBUSY;
+}
+
+int pz_mutex_wait(pz_proc *proc, pz_u32 *word, pz_wait *wait)
+{
+    uint32_t extra = 0;
+    for (;;) {
+        uint32_t seen = pz_peek(word);
+        if (!(seen & PZ_LOCKED)) {
+            if (try_once(proc, word, extra) == 0)
+                return 0;
+            continue;
+        }
+        if (pz_spin(proc, word, seen, NULL, wait))
+            continue;
+        if (!(seen & PZ_WAITERS) && !pz_cas(word, &seen, seen | PZ_WAITERS))
+            continue;
+        extra = PZ_WAITERS;
+        int rc = pz_sleep(proc, word, seen | PZ_WAITERS, wait);
+        if (rc == -EINTR) {
+            seen = pz_peek(word);
+            if (take_over(proc, word, seen) == 1)
+                return 1;
+            if (!(pz_peek(word) & PZ_LOCKED))
+                continue;
+        }
+        if (rc < 0)
+            return rc;
+    }
+}
+
+int pz_mutex_lock(pz_proc *proc, pz_u32 *word)
+{
+    int rc = pz_mutex_try(proc, word);
+    if (PZ_LIKELY(rc == 0))
+        return 0;
+    pz_wait wait;
+    pz_wait_init(&wait, PZ_FOREVER);
+    do
+        rc = pz_mutex_wait(proc, word, &wait);
+    while (rc < 0);
+    return rc;
+}
+
+void pz_mutex_wake(pz_proc *proc, pz_u32 *word)
+{
+    proc->ops->futex_wake(word, 1);
+}

@@ -1,0 +1,242 @@
+/* Process slots: birth, proof of death, sweeping. See slot.h. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ledger.h"
+#include "pz/refs.h"
+
+#define STATE(kind, gen) (((uint32_t)(gen) << 16) | (uint32_t)(kind))
+#define KIND(state) ((state) & 0xffu)
+#define GEN(state) ((state) >> 16)
+
+/* The record lock on the slot's byte tells the others that this process still maps the arena: exec drops it. */
+static void hold_byte(pz_proc *proc, uint32_t slot, short type)
+{
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)(PZ_SLOT_OFFSET + slot), .l_len = 1};
+    (void)fcntl(proc->fd, F_SETLK, &lock);
+}
+
+static bool byte_is_held(pz_proc *proc, uint32_t slot)
+{
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)(PZ_SLOT_OFFSET + slot), .l_len = 1};
+    return fcntl(proc->fd, F_GETLK, &lock) < 0 || lock.l_type != F_UNLCK;
+}
+
+/* True unless the memory map of a process could be read and does not show the arena. */
+static bool still_maps(pz_proc *proc, pid_t pid)
+{
+    char link[64], target[256], line[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", proc->fd);
+    ssize_t n = readlink(link, target, sizeof target - 1);
+    snprintf(link, sizeof link, "/proc/%d/maps", (int)pid);
+    FILE *maps = n > 0 ? fopen(link, "re") : NULL;
+    if (!maps)
+        return true;
+    target[n] = 0;
+    struct {
+        bool any, found;
+    } seen = {false, false};
+    while (!seen.found && fgets(line, sizeof line, maps)) {
+        seen.any = true;
+        seen.found = strstr(line, target) != NULL;
+    }
+    fclose(maps);
+    return seen.found || !seen.any;
+}
+
+int pz_slot_reserve(pz_proc *proc, bool copy, uint32_t *token)
+{
+    uint32_t start = pz_peek(&proc->header->slot_hint);
+    for (int attempt = 0; attempt < 3; attempt++) {
+        int rc = -EAGAIN;
+        *token = 0;
+        pz_heap_lock(proc);
+        for (uint32_t i = 0; i < PZ_SLOTS - 1; i++) {
+            uint32_t number = 1 + (start + i) % (PZ_SLOTS - 1);
+            pz_slot *slot = pz_slot_at(proc, number);
+            uint32_t state = pz_peek(&slot->state);
+            if (KIND(state) != PZ_SLOT_FREE)
+                continue;
+            pz_poke(&proc->header->slot_hint, number);
+            pz_tx(proc, slot->parent);
+            slot->parent = proc->self;
+            slot->pid = 0;
+            slot->start = 0;
+            slot->had_parcels = 0;
+            slot->parked = 0;
+            slot->name[0] = 0;
+            /* Reserved from here on: if this process dies, the slot is swept with whatever it holds by then. */
+            pz_store(&slot->state, STATE(PZ_SLOT_RESERVED, GEN(state)));
+            pz_tx_commit(proc);
+            *token = PZ_OWNER(number, GEN(state));
+            rc = copy ? pz_ledger_copy(proc, proc->slot, number) : 0;
+            break;
+        }
+        pz_heap_unlock(proc);
+        if (rc == 0)
+            return 0;
+        if (copy && *token)
+            pz_slot_bury(proc, *token);
+        if (rc != -EAGAIN)
+            return rc;
+        rc = pz_heap_reserve(proc, 4096 * 64);
+        if (rc < 0)
+            return rc;
+        pz_sweep_all(proc);
+    }
+    return -EAGAIN;
+}
+
+int pz_slot_claim(pz_proc *proc, uint32_t token)
+{
+    uint32_t number = PZ_OWNER_SLOT(token), gen = PZ_OWNER_GEN(token);
+    pz_slot *slot = pz_slot_at(proc, number);
+    uint32_t expected = STATE(PZ_SLOT_RESERVED, gen);
+    proc->pid = getpid();
+    proc->slot = number;
+    proc->self = token;
+    slot->start = pz_process_start(proc->pid, NULL);
+    pz_poke(&slot->spinning, 0);
+    PZ_ORDER();
+    slot->pid = proc->pid;
+    if (!pz_cas(&slot->state, &expected, STATE(PZ_SLOT_LIVE, gen)))
+        return -ESTALE;
+    hold_byte(proc, number, F_WRLCK);
+    return 0;
+}
+
+enum pz_life pz_owner_life(pz_proc *proc, uint32_t owner)
+{
+    uint32_t number = PZ_OWNER_SLOT(owner);
+    if (number == 0 || owner == proc->self)
+        return PZ_ALIVE;
+    pz_slot *slot = pz_slot_at(proc, number);
+    uint32_t state = pz_load(&slot->state);
+    if (GEN(state) != PZ_OWNER_GEN(owner) || KIND(state) == PZ_SLOT_FREE || KIND(state) == PZ_SLOT_SWEEPING)
+        return PZ_DEAD;
+    if (KIND(state) == PZ_SLOT_RESERVED)
+        return pz_owner_life(proc, slot->parent);
+    if (!proc->ops->alive(slot->pid, slot->start))
+        return PZ_DEAD;
+    if (slot->pid != proc->pid && !byte_is_held(proc, number) && !still_maps(proc, slot->pid))
+        return PZ_DEAD;
+    return PZ_ALIVE;
+}
+
+pid_t pz_owner_pid(pz_proc *proc, uint32_t owner)
+{
+    pz_slot *slot = pz_slot_at(proc, PZ_OWNER_SLOT(owner));
+    uint32_t gen = GEN(pz_load(&slot->state));
+    if (PZ_OWNER_SLOT(owner) == 0)
+        return 0;
+    if (gen == PZ_OWNER_GEN(owner))
+        return slot->pid;
+    return gen == ((PZ_OWNER_GEN(owner) + 1) & 0xffffu) ? slot->last_pid : 0;
+}
+
+static void free_private_parcel(pz_proc *proc, pz_block *block, void *context)
+{
+    if (block->kind == PZ_PARCEL && pz_peek(&block->owner) == *(const uint64_t *)context)
+        pz_parcel_drop(proc, block);
+}
+
+/* Inside the heap lock: everything the slot holds, then the slot itself. */
+static void sweep_slot(pz_proc *proc, uint32_t number, uint32_t gen)
+{
+    pz_slot *slot = pz_slot_at(proc, number);
+    pz_store(&slot->state, STATE(PZ_SLOT_SWEEPING, gen));
+    pz_tx_commit(proc);
+    if (slot->had_parcels) {
+        uint64_t mine = PZ_BY_SLOT(PZ_OWNER(number, gen));
+        pz_heap_each(proc, free_private_parcel, &mine);
+    }
+    if (pz_swap(&slot->spinning, 0) && (int32_t)pz_peek(&proc->header->spinners) > 0)
+        pz_sub(&proc->header->spinners, 1);
+    pz_ledger_drop(proc, number);
+    slot->last_pid = slot->pid;
+    slot->had_parcels = 0;
+    PZ_ORDER();
+    pz_store(&slot->state, STATE(PZ_SLOT_FREE, (gen + 1) & 0xffffu));
+}
+
+static void sweep_if(pz_proc *proc, uint32_t owner, bool proved)
+{
+    uint32_t number = PZ_OWNER_SLOT(owner), gen = PZ_OWNER_GEN(owner);
+    if (number == 0)
+        return;
+    pz_slot *slot = pz_slot_at(proc, number);
+    pz_heap_lock(proc);
+    uint32_t state = pz_peek(&slot->state);
+    bool ours = GEN(state) == gen && KIND(state) != PZ_SLOT_FREE &&
+                (proved || KIND(state) == PZ_SLOT_SWEEPING || pz_owner_life(proc, owner) == PZ_DEAD);
+    if (ours)
+        sweep_slot(proc, number, gen);
+    uint64_t waiting = proc->heap->reap;
+    pz_heap_unlock(proc);
+    if (waiting)
+        pz_reap(proc);
+}
+
+void pz_sweep(pz_proc *proc, uint32_t owner)
+{
+    if (owner != proc->self)
+        sweep_if(proc, owner, false);
+}
+
+void pz_slot_bury(pz_proc *proc, uint32_t token)
+{
+    sweep_if(proc, token, true);
+}
+
+void pz_slot_leave(pz_proc *proc)
+{
+    if (proc->slot == 0)
+        return;
+    sweep_if(proc, proc->self, true);
+    hold_byte(proc, proc->slot, F_UNLCK);
+    proc->slot = 0;
+    proc->self = 0;
+}
+
+int pz_sweep_all(pz_proc *proc)
+{
+    int swept = 0;
+    for (uint32_t number = 1; number < PZ_SLOTS; number++) {
+        uint32_t state = pz_load(&pz_slot_at(proc, number)->state), owner = PZ_OWNER(number, GEN(state));
+        if (state == 0 && number > pz_peek(&proc->header->slot_hint) + 1)
+            break; /* never used, nor anything behind it */
+        if (KIND(state) == PZ_SLOT_FREE || owner == proc->self)
+            continue;
+        if (KIND(state) == PZ_SLOT_SWEEPING || pz_owner_life(proc, owner) == PZ_DEAD) {
+            pz_sweep(proc, owner);
+            swept++;
+        }
+    }
+    return swept;
+}
+
+void pz_sweep_sometimes(pz_proc *proc)
+{
+    uint64_t now = proc->ops->now(), next = pz_peek(&proc->header->next_sweep);
+    if (now < next || !pz_cas(&proc->header->next_sweep, &next, now + 250 * PZ_MS))
+        return;
+    pz_sweep_all(proc);
+    /* Never more than a hundredth of one CPU. */
+    uint64_t spent = proc->ops->now() - now;
+    if (spent * 100 > 250 * PZ_MS)
+        pz_store(&proc->header->next_sweep, now + spent * 100);
+}
+
+void pz_parcels_used(pz_proc *proc)
+{
+    pz_slot *slot = pz_slot_at(proc, proc->slot);
+    if (PZ_LIKELY(slot->had_parcels))
+        return;
+    pz_heap_lock(proc);
+    pz_tx(proc, slot->had_parcels);
+    slot->had_parcels = 1;
+    pz_heap_unlock(proc);
+}

@@ -1,0 +1,25 @@
+/* Spans of pages, for the heap alone. Everything here runs inside the heap lock and its transaction, but for
+ * pz_heap_reserve and pz_heap_trim (heap.h), which live in span.c too. */
+#ifndef PZ_SPAN_H
+#define PZ_SPAN_H
+
+#include "pz/heap.h"
+
+enum pz_page_use { PZ_USE_NEVER, PZ_USE_COLD, PZ_USE_WARM, PZ_USE_SMALL, PZ_USE_LARGE };
+
+#define PZ_BLOCK_UNBACKED 1u /* its pages are not (all) backed: goes back to the cold spans */
+
+/* Bytes of a block of a size class. */
+uint64_t pz_class_bytes(unsigned klass);
+
+static inline pz_page *pz_page_at(const pz_proc *proc, uint32_t index)
+{
+    return (pz_page *)pz_at(proc, PZ_TABLE_OFFSET) + index;
+}
+
+/* Takes `pages` adjacent pages out of the backed (or not backed) free spans; marks them as a LARGE span. */
+bool pz_span_take(pz_proc *proc, uint32_t pages, bool backed, uint32_t *first);
+/* Puts them back, joined with free neighbours of the same kind. */
+void pz_span_give(pz_proc *proc, uint32_t first, uint32_t pages, bool backed);
+
+#endif
