@@ -27,7 +27,9 @@ def programs() -> list[tuple[str, str]]:
 def test_program(program: str, tmp_path: Path) -> None:
     path = tmp_path / "program.py"
     path.write_text(program)
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=30, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, str(path)], capture_output=True, text=True, timeout=30, cwd=tmp_path
+    )
     assert (done.returncode, done.stderr) == (0, "")
     for promised in re.findall(r'# prints "(.*)"', program):
         assert promised in done.stdout.splitlines()
