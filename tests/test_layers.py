@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "processing"
 CORE = ROOT / "core"
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors"}),
+    frozenset({"errors", "pz"}),  # pz.pxd: the declarations of the core
     frozenset({"_program"}),
     frozenset({"_locks", "_sync", "_ring", "_posixqueue"}),
     frozenset({"util", "reduction"}),
