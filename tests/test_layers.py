@@ -18,8 +18,9 @@ CORE = ROOT / "core"
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "pz"}),  # pz.pxd: the declarations of the core
+    frozenset({"_locks"}),  # also makes the base type of handles (_handle.h)
     frozenset({"_program"}),
-    frozenset({"_locks", "_sync", "_ring", "_posixqueue"}),
+    frozenset({"_sync", "_ring", "_posixqueue"}),
     frozenset({"util", "reduction"}),
     frozenset({"synchronize", "queues", "connection"}),
     frozenset({"process", "spawn", "popen_fork", "popen_spawn", "forkserver", "popen_forkserver"}),
