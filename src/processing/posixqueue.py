@@ -96,10 +96,12 @@ class PosixQueue:
         """Appends the messages in order, waiting as `put` does for all of them together.
 
         If it raises, what had been put before stays put: everything up to the first message that could not be.
+        queue.Full has an attribute `put`: how many were put.
         """
         fd = self._open_fd()
         deadline = _deadline(block, timeout)
         objects = iter(iterable)
+        total = 0
         more = True
         while more:
             batch: list[bytes] = []
@@ -114,8 +116,11 @@ class PosixQueue:
                 # Also when one of them was refused: those before it go first.
                 sent = _posixqueue.send(fd, batch, deadline)
                 self._puts += sent
+                total += sent
             if sent < len(batch):
-                raise Full
+                full = Full(f"{total} messages were put, then {self!r} stayed full")
+                full.put = total  # type: ignore[attr-defined]
+                raise full
 
     def _messages(self, objects: Iterator[Any]) -> Iterator[bytes]:
         for index, obj in enumerate(objects):
