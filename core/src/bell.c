@@ -1,7 +1,7 @@
 /* Doorbells: how a process that waits on descriptors (select, asyncio, connection.wait) learns of something new in a ring.
  *
- * Each such process owns one abstract Unix datagram socket, whose name follows from the arena and its slot, and enters
- * itself in the ring. A writer sends a byte to those entered. The bell says "look again", nothing more; a stranger who
+ * Such a process owns an abstract Unix datagram socket for the ring, whose name follows from the arena, its slot and the
+ * ring, and enters itself in the ring. A writer sends a byte to those entered. The bell says "look again", nothing more; a stranger who
  * rings it costs a look. A bell that is full has been rung already.
  */
 #include <stdio.h>
@@ -12,11 +12,12 @@
 
 #include "pz/ring.h"
 
-unsigned pz_bell_name(pz_proc *proc, uint32_t owner, char *name)
+unsigned pz_bell_name(pz_proc *proc, const pz_ring *ring, uint32_t owner, char *name)
 {
     name[0] = 0;
-    return 1u + (unsigned)snprintf(name + 1, 100, "processing-%016llx-%08x", (unsigned long long)proc->header->program,
-                                   owner);
+    return 1u + (unsigned)snprintf(name + 1, 100, "processing-%016llx-%08x-%llx",
+                                   (unsigned long long)proc->header->program, owner,
+                                   (unsigned long long)pz_offset(proc, ring));
 }
 
 int pz_bell_add(pz_proc *proc, pz_ring *ring)
@@ -61,7 +62,7 @@ void pz_bell_ring(pz_proc *proc, pz_ring *ring)
             return;
         }
         struct sockaddr_un address = {.sun_family = AF_UNIX};
-        unsigned length = pz_bell_name(proc, owner, address.sun_path);
+        unsigned length = pz_bell_name(proc, ring, owner, address.sun_path);
         if (sendto(fd, "!", 1, MSG_NOSIGNAL, (struct sockaddr *)&address,
                    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0 &&
             errno == ECONNREFUSED)

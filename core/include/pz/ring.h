@@ -147,8 +147,8 @@ void pz_tasks_taken(pz_proc *proc, pz_ring *ring, uint64_t items);
 int pz_bell_add(pz_proc *proc, pz_ring *ring);    /* this process wants to be rung; -ENOSPC */
 void pz_bell_remove(pz_proc *proc, pz_ring *ring);
 void pz_bell_ring(pz_proc *proc, pz_ring *ring);  /* sends a datagram to each */
-/* Name of the bell of a process: an abstract Unix address of at most 107 bytes; returns its length. */
-unsigned pz_bell_name(pz_proc *proc, uint32_t owner, char *name);
+/* Name of the bell of a process for a ring: an abstract Unix address of at most 107 bytes; returns its length. */
+unsigned pz_bell_name(pz_proc *proc, const pz_ring *ring, uint32_t owner, char *name);
 
 /* ---- pipes: two rings between two ends ---- */
 typedef struct pz_pipe { /* PZ_PIPE */

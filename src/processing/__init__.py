@@ -1,0 +1,166 @@
+"""Several processes as easily as threads: the API of `threading` and `queue`, for processes.
+
+Names are loaded when they are first used, so importing the package is quick and starts nothing. docs/ has the reference.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if not sys.platform.startswith("linux"):
+    raise ImportError(
+        f"processing needs Linux 5.10 or newer on x86-64 or aarch64; this is {sys.platform}. "
+        f"Windows and macOS are not supported for now."
+    )
+
+if TYPE_CHECKING:
+    from .connection import Pipe
+    from .context import (
+        allow_connection_pickling,
+        cpu_count,
+        freeze_support,
+        get_all_start_methods,
+        get_context,
+        get_start_method,
+        set_executable,
+        set_forkserver_preload,
+        set_start_method,
+    )
+    from .errors import (
+        AuthenticationError,
+        BufferTooShort,
+        LockOwnerDied,
+        LostItems,
+        ProcessError,
+        ProcessExit,
+        ProcessingError,
+        StaleHandleError,
+        TimeoutError,
+    )
+    from .memory import memory_limit, memory_usage, set_memory_limit
+    from .posixqueue import PosixQueue
+    from .process import Process, active_children, current_process, parent_process
+    from .queues import BufferedQueue, JoinableQueue, Queue, SimpleQueue
+    from .synchronize import (
+        Barrier,
+        BoundedSemaphore,
+        BrokenBarrierError,
+        Condition,
+        Event,
+        Lock,
+        RLock,
+        Semaphore,
+    )
+    from .util import get_logger, log_to_stderr
+
+__version__ = "0.1.0"
+
+# Where each public name really is.
+_HOME = {
+    "connection": ("Pipe",),
+    "context": (
+        "allow_connection_pickling",
+        "cpu_count",
+        "freeze_support",
+        "get_all_start_methods",
+        "get_context",
+        "get_start_method",
+        "set_executable",
+        "set_forkserver_preload",
+        "set_start_method",
+    ),
+    "errors": (
+        "AuthenticationError",
+        "BufferTooShort",
+        "LockOwnerDied",
+        "LostItems",
+        "ProcessError",
+        "ProcessExit",
+        "ProcessingError",
+        "StaleHandleError",
+        "TimeoutError",
+    ),
+    "memory": ("memory_limit", "memory_usage", "set_memory_limit"),
+    "posixqueue": ("PosixQueue",),
+    "process": ("Process", "active_children", "current_process", "parent_process"),
+    "queues": ("BufferedQueue", "JoinableQueue", "Queue", "SimpleQueue"),
+    "synchronize": (
+        "Barrier",
+        "BoundedSemaphore",
+        "BrokenBarrierError",
+        "Condition",
+        "Event",
+        "Lock",
+        "RLock",
+        "Semaphore",
+    ),
+    "util": ("get_logger", "log_to_stderr"),
+}
+
+__all__ = [
+    "AuthenticationError",
+    "Barrier",
+    "BoundedSemaphore",
+    "BrokenBarrierError",
+    "BufferTooShort",
+    "BufferedQueue",
+    "Condition",
+    "Event",
+    "JoinableQueue",
+    "Lock",
+    "LockOwnerDied",
+    "LostItems",
+    "Pipe",
+    "PosixQueue",
+    "Process",
+    "ProcessError",
+    "ProcessExit",
+    "ProcessingError",
+    "Queue",
+    "RLock",
+    "Semaphore",
+    "SimpleQueue",
+    "StaleHandleError",
+    "TimeoutError",
+    "active_children",
+    "allow_connection_pickling",
+    "cpu_count",
+    "current_process",
+    "freeze_support",
+    "get_all_start_methods",
+    "get_context",
+    "get_logger",
+    "get_start_method",
+    "log_to_stderr",
+    "memory_limit",
+    "memory_usage",
+    "parent_process",
+    "set_executable",
+    "set_forkserver_preload",
+    "set_memory_limit",
+    "set_start_method",
+]
+
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+# Modules that are reached as attributes, as in the standard library (`processing.queues.Empty`).
+_MODULES = frozenset(
+    ("connection", "context", "errors", "memory", "process", "queues", "reduction", "spawn", "synchronize", "util")
+)
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    module = _MODULE_OF.get(name)
+    if module is not None:
+        value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -1,0 +1,175 @@
+"""Values as messages: what goes into a ring as it is, what is pickled, what becomes a parcel.
+
+    exact builtins, bytes   as they are (_encode.h)
+    everything else         a pickle; its buffers of 4 KiB and more out of band
+    more than 16 KiB, or with buffers, or carrying handles: a parcel, otherwise a record in the ring
+
+A parcel is filled once and read in place: arrays are views on it (Buffer), and it is freed with the last of them.
+"""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from processing.pz cimport *
+from processing._program cimport check, new_parcel, carried
+
+from _thread import get_ident
+from pickle import loads as pickle_loads
+
+from processing import _locks
+
+cdef extern from "_encode.h" nogil:
+    ctypedef struct pz_buffers:
+        uint64_t count, pickle, pickle_length
+
+cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_locks.proc, PZ_PROC_CAPSULE)
+cdef object dumps = None  # processing.reduction.dumps, at first use
+cdef int OUT_OF_BAND = 4096  # bytes: smaller buffers stay in the pickle
+
+
+cdef class Buffer(Handle):
+    """A received payload that objects look into; its memory is freed with the last of them."""
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        cdef pz_parcel *parcel = <pz_parcel *>self.at
+        if parcel == NULL:
+            raise BufferError("this buffer is closed")
+        PyBuffer_FillInfo(view, self, pz_parcel_data(parcel), <Py_ssize_t>parcel.length, 0, flags)
+
+
+# ---- making messages -----------------------------------------------------------------------------------------------
+
+cdef class Message:
+    """A value ready to be written: `encoded` for the ring, or `parcel`, which this object owns until it is put."""
+
+    def __dealloc__(self):
+        if self.parcel:
+            pz_parcel_free(proc, self.parcel)
+
+
+cdef uint64_t bytes_parcel(const void *data, Py_ssize_t length, list refs, who) except 0:
+    cdef uint64_t offset = new_parcel(length, refs, who)
+    cdef uint8_t *target = pz_parcel_data(<pz_parcel *>pz_at(proc, offset))
+    if length < (1 << 20):
+        memcpy(target, data, length)
+    else:
+        with nogil:
+            memcpy(target, data, length)
+    return offset
+
+
+cdef uint64_t aligned(uint64_t place):
+    return (place + 63) & ~<uint64_t>63
+
+
+cdef uint64_t buffers_parcel(bytes pickle, list buffers, list refs, who) except 0:
+    """One parcel for the pickle and its out-of-band buffers: the one copy on the way in."""
+    cdef uint64_t place = sizeof(pz_buffers) + 16 * len(buffers) + len(pickle), offset, at
+    cdef const uint8_t[::1] view
+    for buffer in buffers:
+        place = aligned(place) + buffer.nbytes
+    offset = new_parcel(place, refs, who)
+    cdef uint8_t *base = pz_parcel_data(<pz_parcel *>pz_at(proc, offset))
+    cdef pz_buffers *head = <pz_buffers *>base
+    cdef uint64_t *table = <uint64_t *>(head + 1)
+    head.count = len(buffers)
+    head.pickle = sizeof(pz_buffers) + 16 * head.count
+    head.pickle_length = len(pickle)
+    memcpy(base + head.pickle, PyBytes_AS_STRING(pickle), head.pickle_length)
+    place = head.pickle + head.pickle_length
+    for i, buffer in enumerate(buffers):
+        place = aligned(place)
+        table[2 * i] = place
+        table[2 * i + 1] = buffer.nbytes
+        if buffer.nbytes:
+            view = buffer
+            with nogil:
+                memcpy(base + place, &view[0], view.shape[0])
+            view = None
+        place += <uint64_t>buffer.nbytes
+    return offset
+
+
+cdef int encode_slow(Message message, object value, who) except -1:
+    """Pickles; notes handles and buffers on the way."""
+    global dumps
+    if dumps is None:
+        from processing.reduction import dumps
+    cdef list refs = [], buffers = []
+    ident = get_ident()
+    before = carried.get(ident)
+    carried[ident] = refs
+
+    def out_of_band(buffer):
+        raw = buffer.raw()
+        if raw.nbytes < OUT_OF_BAND:
+            return True
+        buffers.append(raw)
+        return False
+
+    try:
+        pickle = dumps(value, buffer_callback=out_of_band)
+    finally:
+        if before is None:
+            del carried[ident]
+        else:
+            carried[ident] = before
+    if type(pickle) is not bytes:
+        pickle = bytes(pickle)
+    if buffers:
+        message.parcel = buffers_parcel(pickle, buffers, refs, who)
+        message.encoded.type = PZ_VALUE_BUFFERS
+        return 0
+    message.keep = pickle
+    message.encoded.data = PyBytes_AS_STRING(pickle)
+    message.encoded.length = PyBytes_GET_SIZE(pickle)
+    message.encoded.type = PZ_VALUE_PICKLE
+    if refs or message.encoded.length > PZ_INLINE_MAX:
+        message.parcel = bytes_parcel(message.encoded.data, message.encoded.length, refs, who)
+    return 0
+
+
+cdef Message make_message(object value, who):
+    cdef Message message = Message.__new__(Message)
+    if not pz_encode(value, &message.encoded):
+        encode_slow(message, value, who)
+    else:
+        message.keep = value
+        if message.encoded.length > PZ_INLINE_MAX:
+            message.parcel = bytes_parcel(message.encoded.data, message.encoded.length, None, who)
+    return message
+
+
+
+# ---- reading parcels ----------------------------------------------------------------------------------------------
+
+cdef object from_parcel(uint8_t type, uint64_t offset, bint raw):
+    """The value in a parcel of this process, which is freed or kept by what looks into it."""
+    cdef pz_parcel *parcel = <pz_parcel *>pz_at(proc, offset)
+    cdef const uint8_t *data = pz_parcel_data(parcel)
+    cdef pz_buffers *head
+    cdef uint64_t *table
+    cdef pz_ref ref
+    cdef uint64_t i
+    if type != PZ_VALUE_BUFFERS:
+        try:
+            if type == PZ_VALUE_PICKLE and not raw:
+                return pickle_loads((<const char *>data)[:parcel.length])
+            return pz_decode(type, data, <Py_ssize_t>parcel.length)
+        finally:
+            pz_parcel_free(proc, offset)
+    cdef int rc = pz_parcel_keep(proc, offset, &ref)
+    if rc < 0:
+        pz_parcel_free(proc, offset)
+        check(rc, "a received array")
+    buffer = _locks.adopt(Buffer, PZ_BUFFER, ref.offset, ref.gen, ref.entry, 0)
+    head = <pz_buffers *>data
+    table = <uint64_t *>(head + 1)
+    whole = memoryview(buffer)
+    views = []
+    for i in range(head.count):
+        views.append(whole[table[2 * i]:table[2 * i] + table[2 * i + 1]])
+    pickle = (<const char *>data)[head.pickle:head.pickle + head.pickle_length]
+    return pickle_loads(pickle, buffers=views)

@@ -1,0 +1,145 @@
+"""Queues between processes: the API of `queue` and of `multiprocessing`, on message rings in the arena.
+
+There is no feeder thread and nothing to flush: when `put` returns, the object is in shared memory, whatever becomes of the
+process that put it; what cannot be pickled raises in `put`. Any number of processes and threads put and get; the order
+of each producer is kept. A queue may be sent through another queue, to processes that already run.
+
+A producer or consumer that is killed at any point leaves the queue as it was before or after its call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from queue import Empty, Full
+from typing import Any, ClassVar
+
+from . import _channel, _locks, _sync
+from .errors import LostItems
+from .synchronize import _new, _Pickles, _title
+
+__all__ = [
+    "BufferedQueue",
+    "Empty",
+    "Full",
+    "JoinableQueue",
+    "PosixQueue",
+    "Queue",
+    "QueueStatistics",
+    "SimpleQueue",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "PosixQueue":
+        from .posixqueue import PosixQueue
+
+        return PosixQueue
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatistics:
+    """Counters of a queue since it was made, over all processes."""
+
+    size: int  # items in it now
+    put: int
+    got: int
+    bytes: int  # held now, in the ring and beside it
+    get_waits: int  # how often a consumer went to sleep
+    put_waits: int  # how often a producer went to sleep
+    unfinished: int  # JoinableQueue: put and not yet reported done
+    closed: bool  # in this process
+
+
+class _Queue(_Pickles, _channel.QueueBase):
+    _layout = _sync.QUEUE
+    _joinable: ClassVar[bool] = False
+
+    def __new__(cls, maxsize: int = 0, *, name: str | None = None, ctx: object = None) -> Any:
+        if not isinstance(maxsize, int):
+            raise TypeError(f"maxsize is an int, not {type(maxsize).__name__}")
+        if maxsize < 0:
+            raise ValueError(f"maxsize must be 0 (no limit) or above, not {maxsize}")
+        self: Any = _new(cls, name)
+        self._init(maxsize, cls._joinable)
+        return self
+
+    def statistics(self) -> QueueStatistics:
+        """Counters, over all processes."""
+        put, got, held, get_waits, put_waits, unfinished, closed = self._facts()
+        size = max(0, put - got)
+        return QueueStatistics(
+            size, put, got, held, get_waits, put_waits, unfinished if self._joinable else 0, closed
+        )
+
+    def __repr__(self) -> str:
+        if not self._is_open:
+            return f"<{_title(self)} closed>"
+        put, got, *_, closed = self._facts()
+        limit = f" maxsize={self.maxsize}" if self.maxsize else ""
+        return f"<{_title(self)} at {id(self):#x} size={max(0, put - got)}{limit}{' closed' if closed else ''}>"
+
+    def fileno(self) -> int:
+        """A descriptor of this process that is readable while the queue is not empty; for select and asyncio."""
+        from .doorbell import descriptor_of
+
+        return descriptor_of(self)
+
+
+class Queue(_Queue):
+    """A first-in first-out queue; at most `maxsize` items (0: no limit but memory).
+
+    Without a limit `put` never blocks: at the memory limit of the program it raises MemoryError and the item is not
+    in the queue.
+    """
+
+    def join_thread(self) -> None:
+        """Does nothing: there is no thread. For compatibility with `multiprocessing`."""
+
+    def cancel_join_thread(self) -> None:
+        """Does nothing: there is no thread. For compatibility with `multiprocessing`."""
+
+
+class BufferedQueue(Queue):
+    """A queue whose `put` is guaranteed not to block: Queue() without a limit, by name."""
+
+    def __new__(cls, *, name: str | None = None, ctx: object = None) -> Any:
+        return super().__new__(cls, 0, name=name)
+
+
+class JoinableQueue(Queue):
+    """A queue whose items are counted until they are done.
+
+    `join` blocks until `task_done` was called for each item that was put. Items whose consumer was killed in between
+    count as not done: `join` raises LostItems for them once all others are done, and does not hang.
+    """
+
+    _joinable = True
+
+    def task_done(self) -> None:
+        """Reports one item that this process took as done. ValueError if there is none to report."""
+        self._task_done()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Blocks until every item is done, at most `timeout` seconds; -> whether they are. LostItems: see the class."""
+        lost = self._join(timeout)
+        if lost is None:
+            return False
+        if lost:
+            raise LostItems(
+                f"{lost} item{'s' if lost > 1 else ''} of {self!r} had been taken by processes that died before "
+                f"task_done(); whether their work was done is not known. All other items are done",
+                lost,
+            )
+        return True
+
+
+class SimpleQueue(_Queue):
+    """The least of a queue: `put`, `get`, `empty`, `close`, and the batches; without a limit."""
+
+    def __new__(cls, *, name: str | None = None, ctx: object = None) -> Any:
+        return super().__new__(cls, 0, name=name)
+
+
+for _cls in (Queue, BufferedQueue, JoinableQueue, SimpleQueue):
+    _locks.own(_cls, _channel.QueueBase)
