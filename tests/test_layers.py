@@ -18,12 +18,18 @@ CORE = ROOT / "core"
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "pz"}),  # pz.pxd: the declarations of the core
+    frozenset({"_failures"}),  # says in words what the extension modules met
     frozenset({"_locks"}),  # also makes the base type of handles (_handle.h)
     frozenset({"_program"}),
-    frozenset({"_sync", "_ring", "_posixqueue"}),
+    frozenset({"_sync", "_message", "_posixqueue"}),
+    frozenset({"_ring"}),
+    frozenset({"_channel"}),
     frozenset({"util", "reduction"}),
-    frozenset({"synchronize", "queues", "connection"}),
-    frozenset({"process", "spawn", "popen_fork", "popen_spawn", "forkserver", "popen_forkserver"}),
+    frozenset({"synchronize", "memory"}),
+    frozenset({"queues", "doorbell", "posixqueue"}),
+    frozenset({"connection"}),
+    frozenset({"_this"}),
+    frozenset({"_this", "process", "spawn", "popen_fork", "popen_spawn", "forkserver", "popen_forkserver"}),
     frozenset({"context"}),
     frozenset({""}),  # processing/__init__.py: the public names
     frozenset({"cli", "__main__"}),

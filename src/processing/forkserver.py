@@ -1,0 +1,342 @@
+"""The zygote: one small single-threaded process that forks children on request.
+
+    a process of the program                     zygote                                child
+      request() --- one message, one socket --->   fork -------------------------------> run_parcel
+         ^            (numbers + descriptors)       |                                     |
+         |                                          | collects it                         |
+         +-- sentinel pipe: pid ------------------- (the child writes it first of all) ---+
+                            exit status ----------- (the zygote)
+
+The zygote is a fresh interpreter that has imported what children need, so a child costs one fork of a small process in
+which no thread ever ran. The objects alive then are frozen (`gc.freeze`), which keeps their pages shared.
+
+Requests go over one SOCK_SEQPACKET pair: a message is whole or not there, so all processes of the program share the
+client end. When the last of them has ended the zygote reads end-of-file and ends. The message carries the child's ends
+of its pipes, among them the lifeline of the process that asked: the zygote is nobody's parent in that sense. The
+arguments lie in the arena, whose descriptor the zygote has inherited.
+
+If the zygote is killed: a child that runs goes on; its exit code cannot be learned (255, as in the standard library); a
+request that nobody has answered is sent again to a new zygote. The child itself writes its pid, so a request is never
+carried out twice.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import struct
+import sys
+import threading
+
+from . import spawn, util
+from ._this import STOP_SIGNAL, this
+
+TYPE_CHECKING = False  # as typing has it; importing that would make every child slower
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["ForkServer", "server"]
+
+# A request: token, offset and generation of the parcel.
+REQUEST = struct.Struct("=QQQ")
+# What comes through the sentinel pipe: kind, number.
+RECORD = struct.Struct("=cq")
+PID, STATUS, ERROR = b"p", b"s", b"e"
+# SCM_RIGHTS carries at most 253.
+MAX_FDS = 253
+# The child's sentinel end, its lifeline, the client end of the socket.
+FIXED_FDS = 3
+
+
+class ForkServer:
+    """This process's way to the zygote of its program."""
+
+    def __init__(self) -> None:
+        self.client: _socket.socket | None = None
+        # The zygote's pid in the process that started it, else 0.
+        self.pid = 0
+        self.preload: list[str] = ["__main__"]
+        # In a child of the zygote: the descriptors that came with its process object.
+        self.inherited: list[int] = []
+        self.lock = threading.Lock()
+        self.watches_forks = False
+
+    def set_preload(self, names: Iterable[str]) -> None:
+        names = list(names)
+        if not all(type(name) is str for name in names):
+            raise TypeError("module_names must be a list of strings")
+        self.preload = names
+
+    def fileno(self) -> int:
+        return self.client.fileno() if self.client is not None else -1
+
+    def inherit(self, fd: int) -> None:
+        """In a child: requests go over this descriptor."""
+        self.client = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
+
+    # -- Requests
+
+    def request(self, message: bytes, fds: list[int]) -> None:
+        """Asks for a child; starts the zygote if there is none. `fds` are given to the child."""
+        if len(fds) + FIXED_FDS > MAX_FDS:
+            raise ValueError(
+                f"too many descriptors for one process: {len(fds)}, at most {MAX_FDS - FIXED_FDS}"
+            )
+        self.ensure_running()
+        try:
+            self._send(message, fds)
+        except (BrokenPipeError, ConnectionResetError):
+            self.replace()
+            self._send(message, fds)
+
+    def _send(self, message: bytes, fds: list[int]) -> None:
+        client = self.client
+        assert client is not None
+        numbers = [*fds[:2], client.fileno(), *fds[2:]]
+        rights = struct.pack(f"={len(numbers)}i", *numbers)
+        client.sendmsg([message], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)], _socket.MSG_NOSIGNAL)
+
+    # -- The life of the zygote
+
+    def ensure_running(self) -> None:
+        """Starts the zygote unless one has been started."""
+        if self.client is None:
+            with self.lock:
+                if self.client is None:
+                    self._start()
+
+    def replace(self) -> None:
+        """The zygote does not answer: starts another."""
+        with self.lock:
+            self.stop()
+            self._start()
+
+    def _start(self) -> None:
+        from . import _program
+
+        if not self.watches_forks:
+            self.watches_forks = True
+            os.register_at_fork(after_in_child=self._after_fork_in_child)
+        _program.attach()
+        preload = list(self.preload)
+        data = spawn.get_preparation_data("zygote")
+        main = data.get("init_main_from_path")
+        if "__main__" in preload and (main is None or not is_guarded(main)):
+            preload.remove("__main__")
+        client, ours = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        try:
+            arena = _program.arena_fd()
+            code = (
+                "from processing.forkserver import main; "
+                f"main({ours.fileno()}, {arena}, {preload!r}, {main!r}, {data['sys_path']!r}, {data['dir']!r})"
+            )
+            command = [spawn.get_executable(), *util.interpreter_flags(), "-c", code]
+            self.pid = spawn.start_interpreter(command, [ours.fileno(), arena])
+        except BaseException:
+            client.close()
+            raise
+        finally:
+            ours.close()
+        self.client = client
+        util.Finalize(None, self.stop, exitpriority=-1000)
+
+    def stop(self) -> None:
+        """Lets go of the zygote. It ends when no process of the program uses it any more; here, usually, that is now,
+        so its end is awaited for a moment."""
+        client, self.client = self.client, None
+        pid, self.pid = self.pid, 0
+        if client is not None:
+            client.close()
+        if pid:
+            try:
+                pidfd = os.pidfd_open(pid)
+                util.wait_readable(pidfd, 0.2)
+                os.close(pidfd)
+                os.waitpid(pid, os.WNOHANG)
+            except OSError:
+                pass
+
+    def _after_fork_in_child(self) -> None:
+        self.pid = 0
+        self.lock = threading.Lock()
+
+
+server = ForkServer()
+
+
+def set_forkserver_preload(module_names: Iterable[str]) -> None:
+    """Modules that the fork server imports when it starts, so that children have them at once (default: `__main__`).
+    What cannot be imported is left out. No effect on a fork server that runs already."""
+    server.set_preload(module_names)
+
+
+def is_guarded(path: str) -> bool:
+    """Whether a main module looks as if it can be imported without running the program."""
+    try:
+        with open(path, "rb") as file:
+            return any(line.startswith(b"if") and b"__name__" in line for line in file)
+    except OSError:
+        return False
+
+
+# ---- The zygote -----------------------------------------------------------------------------------------------------
+
+
+def main(
+    requests: int, arena: int, preload: list[str], main_path: str | None, sys_path: list[str], folder: str
+) -> None:
+    """Runs as the zygote until nobody can ask any more."""
+    for fd in (requests, arena):
+        os.set_inheritable(fd, False)
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {STOP_SIGNAL})
+    sys.path[:] = sys_path
+    _preload(preload, main_path)
+    util.close_stdin()
+    Zygote(requests, arena).run()
+    util.flush_std_streams()
+    os._exit(0)
+
+
+def _preload(names: list[str], main_path: str | None) -> None:
+    if "__main__" in names and main_path is not None:
+        this.inheriting = True
+        try:
+            spawn.import_main_path(main_path)
+        except BaseException:
+            pass  # children will try again, and say what is wrong
+        finally:
+            this.inheriting = False
+    for name in names:
+        if name != "__main__":
+            try:
+                __import__(name)
+            except Exception:
+                pass
+    # What every child needs.
+    for name in ("_program", "process", "synchronize", "queues", "connection"):
+        try:
+            __import__(f"processing.{name}")
+        except ImportError:
+            pass
+
+
+class Zygote:
+    """Forks a child for each request, and tells who asked how it ended."""
+
+    def __init__(self, requests: int, arena: int) -> None:
+        self.requests = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, requests)
+        self.arena = arena
+        # The sentinel's write end of each living child.
+        self.sentinels: dict[int, int] = {}
+
+    def run(self) -> None:
+        import gc
+        import select
+        import signal
+
+        # A signal only interrupts poll() for good if it leaves a byte to read.
+        self.wake, wake_end = os.pipe()
+        self.wake_end = wake_end
+        os.set_blocking(self.wake, False)
+        os.set_blocking(wake_end, False)
+        self.handlers = {
+            signal.SIGCHLD: signal.signal(signal.SIGCHLD, lambda number, frame: None),
+            signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        }
+        signal.set_wakeup_fd(wake_end)
+        poll = select.poll()
+        poll.register(self.requests, select.POLLIN)
+        poll.register(self.wake, select.POLLIN)
+        util.flush_std_streams()
+        gc.collect()
+        gc.freeze()
+        # Waits for children at the end as well: who asked may still be there.
+        listening = True
+        while listening or self.sentinels:
+            for fd, _ in poll.poll():
+                if fd == self.wake:
+                    os.read(self.wake, 4096)
+                    self.collect()
+                elif not self.serve():
+                    listening = False
+                    poll.unregister(self.requests)
+
+    def collect(self) -> None:
+        """Passes on the exit status of every child that has ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            sentinel = self.sentinels.pop(pid, -1)
+            if sentinel >= 0:
+                _write(sentinel, STATUS, os.waitstatus_to_exitcode(status))
+                os.close(sentinel)
+
+    def serve(self) -> bool:
+        """Carries out one request; False if there will be none any more."""
+        space = _socket.CMSG_SPACE(4 * MAX_FDS)
+        try:
+            message, ancillary, _, _ = self.requests.recvmsg(REQUEST.size, space, _socket.MSG_CMSG_CLOEXEC)
+        except OSError:
+            return False
+        if not message:
+            return False
+        fds = [
+            fd for _, _, data in ancillary for (fd,) in struct.iter_unpack("=i", data[: len(data) // 4 * 4])
+        ]
+        if len(message) != REQUEST.size or len(fds) < FIXED_FDS:
+            util.close_fds(*fds)
+            return True
+        try:
+            pid = os.fork()
+        except OSError as error:
+            _write(fds[0], ERROR, error.errno or 0)
+            util.close_fds(*fds)
+            return True
+        if pid == 0:
+            code = 1
+            try:
+                _write(fds[0], PID, os.getpid())
+                self.leave()
+                code = self.become_child(message, fds)
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            finally:
+                this.exit(code)
+        self.sentinels[pid] = fds[0]
+        util.close_fds(*fds[1:])
+        return True
+
+    def leave(self) -> None:
+        """In a new child: it is not the zygote."""
+        import signal
+
+        signal.set_wakeup_fd(-1)
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.requests.close()
+        util.close_fds(self.wake, self.wake_end, *self.sentinels.values())
+        self.sentinels.clear()
+        util.shutdown.forget_parent()
+
+    def become_child(self, message: bytes, fds: list[int]) -> int:
+        from . import _program
+
+        token, offset, generation = REQUEST.unpack(message)
+        this.own_sentinel, this.parent_lifeline, client, *server.inherited = fds
+        this.watch_forks()
+        server.inherit(client)
+        _program.adopt(self.arena, token)
+        return spawn.run_parcel(_program.unpark(offset, generation))
+
+
+def _write(fd: int, kind: bytes, number: int) -> None:
+    try:
+        os.write(fd, RECORD.pack(kind, number))
+    except OSError:
+        pass  # who asked is gone

@@ -1,0 +1,94 @@
+"""Starting a process through the zygote (see forkserver.py)."""
+
+from __future__ import annotations
+
+import os
+
+from . import util
+from ._this import STOPPED, this
+from .forkserver import ERROR, PID, RECORD, REQUEST, STATUS, server
+from .popen_spawn import SpawnPopen
+
+__all__: list[str] = []
+
+# The exit code of a child whose zygote was killed.
+UNKNOWN = 255
+
+
+class NumberedFd:
+    """A descriptor that came along with the request, by its number among those."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def detach(self) -> int:
+        return server.inherited[self.index]
+
+
+class ForkServerPopen(SpawnPopen):
+    """A child of the zygote: its pid and its exit status come through the sentinel pipe."""
+
+    method = "forkserver"
+    DupFd = NumberedFd  # type: ignore[assignment]
+
+    def duplicate_for_child(self, fd: int) -> int:
+        self._fds.append(fd)
+        return len(self._fds) - 1
+
+    def _start(self, token: int, offset: int, generation: int) -> None:
+        self._said = b""
+        message = REQUEST.pack(token, offset, generation)
+        if not self._ask(message):
+            # The zygote was killed before it saw the request.
+            server.replace()
+            if not self._ask(message):
+                raise OSError("the fork server ended twice before it could start a process")
+        self._fds.clear()
+
+    def _ask(self, message: bytes) -> bool:
+        """Sends the request and waits for the pid; False if there is no zygote to answer."""
+        lifeline = this.lifeline.open_reader()
+        sentinel, child_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            server.request(message, [child_end, lifeline, *self._fds])
+        except BaseException:
+            os.close(sentinel)
+            raise
+        finally:
+            os.close(child_end)
+            os.close(lifeline)
+        record = os.read(sentinel, RECORD.size)
+        if not record:
+            os.close(sentinel)
+            return False
+        kind, number = RECORD.unpack(record)
+        if kind == ERROR:
+            os.close(sentinel)
+            raise OSError(number, f"the fork server cannot start a process: {os.strerror(number)}")
+        self.sentinel = sentinel
+        if kind == PID:
+            self.pid = number
+        elif kind == STATUS:
+            self.returncode = number  # killed before it could say its pid
+        return True
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        if self.returncode is None and util.wait_readable(self.sentinel, timeout):
+            self._collect()
+        return self.returncode
+
+    def _collect(self) -> None:
+        """Reads the exit status if it is there."""
+        with this.reaping:
+            if self.returncode is not None or not util.wait_readable(self.sentinel, 0):
+                return
+            said = os.read(self.sentinel, 64)
+            if said.startswith(STOPPED):
+                self.stopped = True
+                # The process is ending; the zygote says so as soon as it has.
+                said = said[1:] or os.read(self.sentinel, 64)
+            if len(said) == RECORD.size:
+                self.returncode = RECORD.unpack(said)[1]
+            else:
+                self.returncode = UNKNOWN
+        self._bury()

@@ -1,0 +1,394 @@
+"""What a process does besides its work: logging, clean-up at its end, re-initialisation after a fork.
+
+State and its owners:
+
+    log         a Log: the logger named 'processing', made when first asked for
+    finalizers  a Finalizers: callbacks to run when an object is collected or the process ends
+    after_fork  an AfterFork: what objects want done in a forked child
+    shutdown    a Shutdown: the order of events at the end of a process; atexit calls it
+
+None of this starts anything when imported; atexit learns of `shutdown` with the first finalizer or child.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import sys
+import weakref
+
+TYPE_CHECKING = False  # as typing has it; importing that would make every child slower
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+__all__ = [
+    "SUBDEBUG",
+    "SUBWARNING",
+    "get_logger",
+    "log_to_stderr",
+    "sub_debug",
+    "debug",
+    "info",
+    "sub_warning",
+    "register_after_fork",
+    "Finalize",
+    "is_exiting",
+    "close_all_fds_except",
+]
+
+SUBDEBUG = 5
+DEBUG = 10
+INFO = 20
+SUBWARNING = 25
+
+LOGGER_NAME = "processing"
+DEFAULT_LOGGING_FORMAT = "[%(levelname)s/%(processName)s] %(message)s"
+
+
+# ---- Logging --------------------------------------------------------------------------------------------------------
+
+
+class Log:
+    """The package's logger. Costs one test of an attribute as long as nobody has asked for it."""
+
+    def __init__(self) -> None:
+        self.logger: logging.Logger | None = None
+        self.to_stderr = False
+
+    def get(self) -> logging.Logger:
+        if self.logger is None:
+            import logging
+
+            logger = logging.getLogger(LOGGER_NAME)
+            logger.propagate = False
+            self.logger = logger
+            # Run before logging's own exit function, which closes the handlers.
+            shutdown.register(again=True)
+        return self.logger
+
+    def add_stderr_handler(self, level: int | str | None) -> logging.Logger:
+        import logging
+
+        logger = self.get()
+        handler = logging.StreamHandler()
+        handler.setFormatter(_process_formatter())
+        logger.addHandler(handler)
+        if level:
+            logger.setLevel(level)
+        self.to_stderr = True
+        return logger
+
+    def write(self, level: int, message: str, *args: object) -> None:
+        if self.logger is not None:
+            self.logger.log(level, message, *args, stacklevel=3)
+
+
+def _process_formatter() -> logging.Formatter:
+    import logging
+
+    class ProcessFormatter(logging.Formatter):
+        """Fills in the name of our process: logging itself only asks the standard library's package."""
+
+        def format(self, record: logging.LogRecord) -> str:
+            record.processName = shutdown.process_name()
+            return super().format(record)
+
+    return ProcessFormatter(DEFAULT_LOGGING_FORMAT)
+
+
+log = Log()
+
+
+def get_logger() -> logging.Logger:
+    """The logger named 'processing', which the package writes to. It does not propagate to the root logger."""
+    return log.get()
+
+
+def log_to_stderr(level: int | str | None = None) -> logging.Logger:
+    """Adds a handler that prints to stderr, and sets the level if one is given. Children started later do the same."""
+    return log.add_stderr_handler(level)
+
+
+def sub_debug(message: str, *args: object) -> None:
+    log.write(SUBDEBUG, message, *args)
+
+
+def debug(message: str, *args: object) -> None:
+    log.write(DEBUG, message, *args)
+
+
+def info(message: str, *args: object) -> None:
+    log.write(INFO, message, *args)
+
+
+def sub_warning(message: str, *args: object) -> None:
+    log.write(SUBWARNING, message, *args)
+
+
+# ---- After a fork ---------------------------------------------------------------------------------------------------
+
+
+class AfterFork:
+    """What is to be done in a child started with fork, in order of registration; objects are held weakly."""
+
+    def __init__(self) -> None:
+        self.entries: weakref.WeakValueDictionary[tuple[int, int, Callable[[Any], object]], Any] = (
+            weakref.WeakValueDictionary()
+        )
+        self.counter = itertools.count()
+
+    def run(self) -> None:
+        if not self.entries:
+            return
+        for (_, _, function), obj in sorted(self.entries.items(), key=lambda item: item[0][:2]):
+            try:
+                function(obj)
+            except Exception as error:
+                info("after forker raised exception %s", error)
+
+
+after_fork = AfterFork()
+
+
+def register_after_fork(obj: Any, func: Callable[[Any], object]) -> None:
+    """Has `func(obj)` called in every child that a Process starts by fork, unless `obj` has been collected."""
+    after_fork.entries[(next(after_fork.counter), id(obj), func)] = obj
+
+
+# ---- Finalizers -----------------------------------------------------------------------------------------------------
+
+
+class Finalizers:
+    """Callbacks of this process, by (exit priority, number)."""
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[int | None, int], Finalize] = {}
+        self.counter = itertools.count()
+
+    def run(self, minpriority: int | None = None) -> None:
+        """Runs those with an exit priority of at least `minpriority` (all that have one, if None): the highest first,
+        among equals the youngest. None then also forgets the others."""
+
+        def wanted(key: tuple[int | None, int]) -> bool:
+            return key[0] is not None and (minpriority is None or key[0] >= minpriority)
+
+        # A collection or another thread may change the dictionary meanwhile.
+        for key in sorted(filter(wanted, list(self.entries)), reverse=True):
+            finalizer = self.entries.get(key)
+            if finalizer is not None:
+                sub_debug("calling %s", finalizer)
+                try:
+                    finalizer()
+                except Exception:
+                    import traceback
+
+                    traceback.print_exc()
+        if minpriority is None:
+            self.entries.clear()
+
+
+finalizers = Finalizers()
+
+
+class Finalize:
+    """Calls `callback(*args, **kwargs)` once: when called, when `obj` is collected, or, with an `exitpriority`, at the
+    end of the process. A forked child does not call its parent's."""
+
+    def __init__(
+        self,
+        obj: object,
+        callback: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        exitpriority: int | None = None,
+    ) -> None:
+        if exitpriority is not None and not isinstance(exitpriority, int):
+            raise TypeError(f"exitpriority must be None or int, not {type(exitpriority)}")
+        self._weakref: weakref.ref[Any] | None = None
+        if obj is not None:
+            self._weakref = weakref.ref(obj, self)
+        elif exitpriority is None:
+            raise ValueError("without an object, exitpriority cannot be None")
+        self._callback: Callable[..., Any] | None = callback
+        self._args = tuple(args)
+        self._kwargs = dict(kwargs) if kwargs else {}
+        self._key: tuple[int | None, int] | None = (exitpriority, next(finalizers.counter))
+        self._pid = os.getpid()
+        self._owner = finalizers
+        if exitpriority is not None:
+            shutdown.register()
+        finalizers.entries[self._key] = self
+
+    def _take(self) -> tuple[Callable[..., Any] | None, tuple[Any, ...], dict[str, Any]] | None:
+        """What to call, once; None if it was called or cancelled before."""
+        if self._key is None or self._owner.entries.pop(self._key, None) is None:
+            return None
+        taken = self._callback, self._args, self._kwargs
+        self._weakref = None
+        self._callback = None
+        self._key = None
+        self._args, self._kwargs = (), {}
+        return taken
+
+    # The default arguments stay reachable while the interpreter tears the module down.
+    def __call__(self, wr: object = None, _getpid: Callable[[], int] = os.getpid) -> Any:
+        taken = self._take()
+        if taken is None:
+            return None
+        callback, args, kwargs = taken
+        return callback(*args, **kwargs) if callback is not None and self._pid == _getpid() else None
+
+    def cancel(self) -> None:
+        """Forgets the callback."""
+        self._take()
+
+    def still_active(self) -> bool:
+        """Whether the callback is still to be called."""
+        return self._key in self._owner.entries
+
+    def __repr__(self) -> str:
+        if self._key is None:
+            return f"<{type(self).__name__} object, dead>"
+        facts = [f"callback={getattr(self._callback, '__name__', self._callback)}"]
+        if self._args:
+            facts.append(f"args={self._args}")
+        if self._kwargs:
+            facts.append(f"kwargs={self._kwargs}")
+        if self._key[0] is not None:
+            facts.append(f"exitpriority={self._key[0]}")
+        return f"<{type(self).__name__} object, {', '.join(facts)}>"
+
+
+# ---- The end of a process -------------------------------------------------------------------------------------------
+
+
+class Shutdown:
+    """Finalizers with a priority >= 0, then the children, then the other finalizers; once in each process."""
+
+    def __init__(self) -> None:
+        self.exiting = False
+        self.registered = False
+        # Set by the layer that has children.
+        self.end_children: Callable[[], None] = lambda: None
+        self.process_name: Callable[[], str] = lambda: "MainProcess"
+
+    def register(self, again: bool = False) -> None:
+        """Makes sure that atexit runs this; `again`: before everything registered so far."""
+        if again:
+            atexit.unregister(self.run)
+        elif self.registered:
+            return
+        atexit.register(self.run)
+        self.registered = True
+
+    def forget_parent(self) -> None:
+        """In a forked child, first of all: exit functions of the parent are not to run here. What the child registers
+        itself will run."""
+        atexit._clear()
+        finalizers.entries.clear()
+        self.exiting = self.registered = False
+        self.register()
+
+    def run(self) -> None:
+        if self.exiting:
+            return
+        self.exiting = True
+        info("process shutting down")
+        finalizers.run(0)
+        self.end_children()
+        finalizers.run()
+
+
+shutdown = Shutdown()
+_exit_function = shutdown.run
+
+
+def is_exiting() -> bool:
+    """Whether this process is at its end."""
+    return shutdown.exiting
+
+
+# ---- Small things ---------------------------------------------------------------------------------------------------
+
+
+def close_stdin() -> None:
+    """Children do not compete with their parent for the terminal: sys.stdin becomes the null device."""
+    if sys.stdin is None:
+        return
+    try:
+        sys.stdin.close()
+    except (OSError, ValueError):
+        pass
+    try:
+        fd = os.open(os.devnull, os.O_RDONLY)
+        sys.stdin = open(fd, encoding="utf-8", closefd=True)
+    except (OSError, ValueError):
+        pass
+
+
+def flush_std_streams() -> None:
+    """Writes out what sys.stdout and sys.stderr hold back, if they are there and open."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError):
+            pass
+
+
+def close_fds(*fds: int) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def close_all_fds_except(fds: Iterable[int]) -> None:
+    """Closes every descriptor of the process that is not in `fds`."""
+    low = -1
+    for fd in sorted(set(fds)):
+        os.closerange(low + 1, fd)
+        low = fd
+    os.closerange(low + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def wait_readable(fd: int, timeout: float | None) -> bool:
+    """Waits until `fd` can be read or is at its end; False if `timeout` (seconds) passed first."""
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    # Rounded up: poll() counts milliseconds and must not return early.
+    return bool(poll.poll(None if timeout is None else max(0, -int(-timeout * 1000 // 1))))
+
+
+def interpreter_flags() -> list[str]:
+    """Command-line options with which another interpreter behaves as this one."""
+    flags = sys.flags
+    args = []
+    letters = {
+        "debug": "d",
+        "dont_write_bytecode": "B",
+        "no_site": "S",
+        "verbose": "v",
+        "bytes_warning": "b",
+        "quiet": "q",
+        "optimize": "O",
+    }
+    for name, letter in letters.items():
+        if count := getattr(flags, name):
+            args.append("-" + letter * count)
+    if flags.isolated:
+        args.append("-I")
+    else:
+        for name, letter in {"ignore_environment": "E", "no_user_site": "s", "safe_path": "P"}.items():
+            if getattr(flags, name, 0):
+                args.append("-" + letter)
+    # What follows from other options is not given twice.
+    implied = {"default"} if flags.dev_mode else set()
+    if flags.bytes_warning:
+        implied.add("error::BytesWarning" if flags.bytes_warning > 1 else "default::BytesWarning")
+    args += ["-W" + option for option in sys.warnoptions if option not in implied]
+    for name, value in sys._xoptions.items():
+        args += ["-X", name if value is True else f"{name}={value}"]
+    return args
