@@ -41,10 +41,11 @@ HOME: dict[str, str] = {
     "BufferedQueue": "queues",
     "SimpleQueue": "queues",
     "JoinableQueue": "queues",
-    "PosixQueue": "queues",
+    "PosixQueue": "posixqueue",
     "Pipe": "connection",
     "ProcessingError": "errors",
     "LockOwnerDied": "errors",
+    "LostItems": "errors",
     "StaleHandleError": "errors",
     "ProcessError": "errors",
     "BufferTooShort": "errors",
@@ -53,8 +54,9 @@ HOME: dict[str, str] = {
     "get_logger": "util",
     "log_to_stderr": "util",
     "allow_connection_pickling": "context",
-    "memory_limit": "context",
-    "set_memory_limit": "context",
+    "memory_limit": "memory",
+    "memory_usage": "memory",
+    "set_memory_limit": "memory",
 }
 
 # On contexts as well (`ctx.Lock()`), as in the standard library.

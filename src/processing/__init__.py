@@ -1,6 +1,7 @@
 """Several processes as easily as threads: the API of `threading` and `queue`, for processes.
 
-Names are loaded when they are first used, so importing the package is quick and starts nothing. docs/ has the reference.
+Names are loaded when they are first used, so importing the package is quick and starts nothing. The reference is in
+docs/.
 """
 
 from __future__ import annotations
@@ -145,7 +146,18 @@ __all__ = [
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 # Modules that are reached as attributes, as in the standard library (`processing.queues.Empty`).
 _MODULES = frozenset(
-    ("connection", "context", "errors", "memory", "process", "queues", "reduction", "spawn", "synchronize", "util")
+    (
+        "connection",
+        "context",
+        "errors",
+        "memory",
+        "process",
+        "queues",
+        "reduction",
+        "spawn",
+        "synchronize",
+        "util",
+    )
 )
 
 

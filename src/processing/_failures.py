@@ -127,7 +127,9 @@ def no_arena(code: int) -> Exception:
 def no_slot(code: int) -> Exception:
     """No process slot was to be had."""
     if code == errno.EAGAIN:
-        return OSError(code, "4,095 processes take part in this program already; join some before starting more")
+        return OSError(
+            code, "4,095 processes take part in this program already; join some before starting more"
+        )
     return status("a new process", code)
 
 

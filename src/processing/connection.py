@@ -1,8 +1,8 @@
 """Pipes: two connected ends, with the API of `multiprocessing.connection.Connection`.
 
 Each direction is a message ring in the arena, so an end is a handle like any other: it can be sent to a process that
-already runs. Messages of any size arrive whole or not at all, also when several processes use the same end. A pipe holds
-about 1 MiB in each direction; `send` then blocks until the other side has read.
+already runs. Messages of any size arrive whole or not at all, also when several processes use the same end. A pipe
+holds about 1 MiB in each direction; `send` then blocks until the other side has read.
 
 EOFError means that no process holds the other end any more, be it closed, collected, or its processes killed, and that
 everything sent before has been read.
@@ -126,7 +126,7 @@ class Connection(_Pickles, _channel.EndBase):
             return len(message)
 
     def poll(self, timeout: float | None = 0.0) -> bool:
-        """True if `recv` would not block: a message is there, or EOF. Waits up to `timeout` seconds (None: for ever)."""
+        """True if `recv` would not block: a message is there, or EOF. Waits up to `timeout` seconds (None: any time)."""
         self._check()
         return bool(self._poll(timeout))
 
@@ -169,7 +169,9 @@ class Connection(_Pickles, _channel.EndBase):
         return f"<{_title(self)} at {id(self):#x} {direction}>"
 
 
-def Pipe(duplex: bool = True, *, name: str | None = None, ctx: object = None) -> tuple[Connection, Connection]:
+def Pipe(
+    duplex: bool = True, *, name: str | None = None, ctx: object = None
+) -> tuple[Connection, Connection]:
     """Two connected ends: both ways, or (`duplex=False`) the first receives and the second sends."""
     _program.attach()
     first, second = _channel.new_pipe(Connection, bool(duplex), _sync.PIPE_END[2])

@@ -1,7 +1,7 @@
 """Descriptors on demand: how select, asyncio and `connection.wait` learn that a queue or pipe has something.
 
-Queues and pipes need no descriptor. One that is asked for (`fileno()`, `wait()`) is an abstract Unix datagram socket of this
-process, its name entered in the ring; writers ring it (core/src/bell.c). It is level-triggered as far as the user can
+Queues and pipes need no descriptor. One that is asked for (`fileno()`, `wait()`) is an abstract Unix datagram socket
+of this process, its name entered in the ring; writers ring it (core/src/bell.c). It is level-triggered as far as the user can
 tell: readable while there is something, drained by the receive that takes the last message.
 
       writer                        this process
@@ -93,8 +93,8 @@ def forget(handle: Any) -> None:
 def wait(object_list: Any, timeout: float | None = None) -> list[Any]:
     """Blocks until something in `object_list` is ready, at most `timeout` seconds (None: without limit).
 
-    The list may mix connections, queues, sentinels of processes, sockets and anything with `fileno()`. Returns those that
-    are ready, in the order of the list: a message or EOF to receive, an item to get, a process that ended. Empty at the
+    The list may mix connections, queues, sentinels of processes, sockets and anything with `fileno()`. Returns those
+    that are ready, in the order of the list: a message or EOF to receive, an item to get, a process that ended. Empty at the
     timeout.
     """
     objects = list(object_list)

@@ -1,7 +1,7 @@
 """Queues between processes: the API of `queue` and of `multiprocessing`, on message rings in the arena.
 
-There is no feeder thread and nothing to flush: when `put` returns, the object is in shared memory, whatever becomes of the
-process that put it; what cannot be pickled raises in `put`. Any number of processes and threads put and get; the order
+There is no feeder thread and nothing to flush: when `put` returns, the object is in shared memory, whatever becomes of
+the process that put it; what cannot be pickled raises in `put`. Any number of processes and threads put and get; the order
 of each producer is kept. A queue may be sent through another queue, to processes that already run.
 
 A producer or consumer that is killed at any point leaves the queue as it was before or after its call.
@@ -22,7 +22,6 @@ __all__ = [
     "Empty",
     "Full",
     "JoinableQueue",
-    "PosixQueue",
     "Queue",
     "QueueStatistics",
     "SimpleQueue",
@@ -77,7 +76,9 @@ class _Queue(_Pickles, _channel.QueueBase):
             return f"<{_title(self)} closed>"
         put, got, *_, closed = self._facts()
         limit = f" maxsize={self.maxsize}" if self.maxsize else ""
-        return f"<{_title(self)} at {id(self):#x} size={max(0, put - got)}{limit}{' closed' if closed else ''}>"
+        return (
+            f"<{_title(self)} at {id(self):#x} size={max(0, put - got)}{limit}{' closed' if closed else ''}>"
+        )
 
     def fileno(self) -> int:
         """A descriptor of this process that is readable while the queue is not empty; for select and asyncio."""

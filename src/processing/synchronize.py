@@ -1,11 +1,11 @@
 """Locks, semaphores, conditions, events and barriers for processes: the API of `threading`.
 
-Each is one object in the program's arena and a handle in every process that has it. Handles pickle at any time: they go
-through queues and pipes to processes that already run, not only to children. The fast halves (acquire, release,
+Each is one object in the program's arena and a handle in every process that has it. Handles pickle at any time: they
+go through queues and pipes to processes that already run, not only to children. The fast halves (acquire, release,
 `with`) are in `_locks`, the waiting halves in `_sync`; the classes here add names, `repr` and `statistics()`.
 
-What happens when a process is killed is said at each class; what a process that ends in an orderly way had acquired stays
-acquired, and may be released by another process.
+What happens when a process is killed is said at each class; what a process that ends in an orderly way had acquired
+stays acquired, and may be released by another process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import _locks, _program, _sync
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    pass
 
 __all__ = [
     "Barrier",
@@ -265,11 +265,15 @@ class Condition(_Pickles, _sync.ConditionBase):
     _layout = _sync.CONDITION
     _lock: Lock | RLock
 
-    def __new__(cls, lock: Lock | RLock | None = None, *, name: str | None = None, ctx: object = None) -> Condition:
+    def __new__(
+        cls, lock: Lock | RLock | None = None, *, name: str | None = None, ctx: object = None
+    ) -> Condition:
         if lock is None:
             lock = RLock()
         elif not isinstance(lock, (Lock, RLock)):
-            raise TypeError(f"the lock of a Condition is a processing Lock or RLock, not {type(lock).__name__}")
+            raise TypeError(
+                f"the lock of a Condition is a processing Lock or RLock, not {type(lock).__name__}"
+            )
         self = _new(cls, name)
         self._set_lock(lock)
         return self
@@ -330,7 +334,9 @@ class Condition(_Pickles, _sync.ConditionBase):
         return f"<{_title(self)}({self._lock!r}, {self._waiting() if self._is_open else 'closed'})>"
 
 
-def _reopen_condition(cls: type[Condition], lock: Lock | RLock, program: int, offset: int, generation: int) -> Condition:
+def _reopen_condition(
+    cls: type[Condition], lock: Lock | RLock, program: int, offset: int, generation: int
+) -> Condition:
     self = _reopen(cls, program, offset, generation)
     if not hasattr(self, "_lock"):
         self._set_lock(lock)
@@ -340,8 +346,8 @@ def _reopen_condition(cls: type[Condition], lock: Lock | RLock, program: int, of
 class Event(_Pickles, _sync.EventBase):
     """A flag to wait for, as `threading.Event`.
 
-    `set` releases everybody who waits, even if `clear` follows at once. That the process which should set it has died is
-    nothing an event can know: give `wait` a timeout.
+    `set` releases everybody who waits, even if `clear` follows at once. That the process which should set it has
+    died is nothing an event can know: give `wait` a timeout.
     """
 
     _layout = _sync.EVENT
@@ -360,9 +366,9 @@ class Event(_Pickles, _sync.EventBase):
 class Barrier(_Pickles, _sync.BarrierBase):
     """A place where `parties` processes or threads meet, as `threading.Barrier`.
 
-    `wait` returns a different number from 0 to parties - 1 to each. The barrier breaks (BrokenBarrierError for all, until
-    `reset`) when one that has arrived is killed, gives up by timeout, or when the action fails. The action and the
-    default timeout belong to the handle: they travel with it when it is pickled.
+    `wait` returns a different number from 0 to parties - 1 to each. The barrier breaks (BrokenBarrierError for all,
+    until `reset`) when one that has arrived is killed, gives up by timeout, or when the action fails. The action and
+    the default timeout belong to the handle: they travel with it when it is pickled.
     """
 
     _layout = _sync.BARRIER
