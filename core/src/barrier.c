@@ -1,60 +1,102 @@
 /* Barrier: one cell an arrival, and a state word that names the phase.
  *
  *   state             -> next                             who
- *   (p, filling)      -> (p, running)   CAS, cells full   the last arrival; runs the action
- *   (p, running)      -> (p+1, filling) cells cleared     the same
- *   (p, any)          -> (p, broken)    abort, timeout, a dead arrival, a failing action
- *   (p, any)          -> (p+1, filling) reset             anybody; who waited in p finds broken_upto >= p
+ *   (p, filling)      -> (p, running)   CAS, cells full   an arrival that sees it; runs the action
+ *   (p, running)      -> (p+1, filling) CAS               the same; this one store releases everybody
+ *   (p, any)          -> (p, broken)    CAS               abort, timeout, a failing action; who finds a dead arrival
+ *   (p, broken)       -> (p+1, filling) CAS               reset, after it has noted in `resets` that p did not complete
  *
- * An arrival knows that it was released by its cell: it no longer holds its token. Tokens are never used twice.
+ * An arrival in phase p holds a cell with p in it. A cell of an earlier phase is free: nothing is cleared, so there is no
+ * moment between two stores in which a death leaves some released and some not. When the state has moved on, p was
+ * completed or reset; `resets` remembers which of the last 32 before the last reset were.
  */
 #include "pz/sync.h"
 
 #define BROKEN 1u
 #define RUNNING 2u
+#define PHASE_BITS 30
 #define PHASE(state) ((state) >> 2)
+#define PHASE_OF(token) ((uint32_t)(token))
+#define TOKEN(owner, phase) ((uint64_t)(owner) << 32 | (phase))
+
+/* a - b for phases, which wrap around. */
+static int32_t distance(uint32_t a, uint32_t b)
+{
+    return (int32_t)((a - b) << (32 - PHASE_BITS)) >> (32 - PHASE_BITS);
+}
 
 static void wake(pz_proc *proc, pz_barrier *barrier)
 {
     proc->ops->futex_wake(&barrier->state, INT32_MAX);
 }
 
-void pz_barrier_break(pz_proc *proc, pz_barrier *barrier)
-{
-    atomic_fetch_or_explicit(&barrier->state, BROKEN, memory_order_seq_cst);
-    wake(proc, barrier);
-}
-
-static bool broken_for(pz_barrier *barrier, uint32_t phase)
+/* Breaks a phase; false if it is over. */
+static bool break_phase(pz_proc *proc, pz_barrier *barrier, uint32_t phase)
 {
     uint32_t state = pz_load(&barrier->state);
-    return (PHASE(state) == phase && (state & BROKEN)) || (int32_t)(pz_load(&barrier->broken_upto) - (phase + 1)) >= 0;
-}
-
-static bool full(pz_barrier *barrier)
-{
-    for (uint32_t i = 0; i < barrier->parties; i++)
-        if (pz_load(&barrier->arrived[i]) == 0)
+    do
+        if (PHASE(state) != phase)
             return false;
+    while (!(state & BROKEN) && !pz_cas(&barrier->state, &state, state | BROKEN));
+    wake(proc, barrier);
     return true;
 }
 
-static bool some_died(pz_proc *proc, pz_barrier *barrier)
+void pz_barrier_break(pz_proc *proc, pz_barrier *barrier)
+{
+    while (!break_phase(proc, barrier, PHASE(pz_load(&barrier->state))))
+        ;
+}
+
+static bool was_reset(pz_barrier *barrier, uint32_t phase)
+{
+    uint64_t resets = pz_load(&barrier->resets);
+    int32_t back = distance((uint32_t)(resets >> 32), phase);
+    return back >= 0 && back < 32 && ((uint32_t)resets >> back & 1);
+}
+
+static void note_reset(pz_barrier *barrier, uint32_t phase)
+{
+    uint64_t old = pz_load(&barrier->resets), next;
+    do {
+        int32_t ahead = distance(phase, (uint32_t)(old >> 32));
+        if (ahead < 0) /* slower than another reset, which has noted this phase before it went on */
+            return;
+        next = (uint64_t)phase << 32 | (ahead < 32 ? (uint32_t)old << ahead : 0) | 1;
+    } while (!pz_cas(&barrier->resets, &old, next));
+}
+
+static bool is_free(uint64_t token, uint32_t phase)
+{
+    return token == 0 || distance(PHASE_OF(token), phase) < 0;
+}
+
+static uint32_t arrivals(pz_barrier *barrier, uint32_t phase)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < barrier->parties; i++) {
+        uint64_t token = pz_load(&barrier->arrived[i]);
+        count += token != 0 && PHASE_OF(token) == phase;
+    }
+    return count;
+}
+
+static bool some_died(pz_proc *proc, pz_barrier *barrier, uint32_t phase)
 {
     for (uint32_t i = 0; i < barrier->parties; i++) {
         uint64_t token = pz_load(&barrier->arrived[i]);
-        if (token && pz_owner_life(proc, (uint32_t)(token >> 32)) == PZ_DEAD)
+        if (token && PHASE_OF(token) == phase && pz_owner_life(proc, (uint32_t)(token >> 32)) == PZ_DEAD)
             return true;
     }
-    return (pz_load(&barrier->state) & RUNNING) && pz_owner_life(proc, pz_load(&barrier->runner)) == PZ_DEAD;
+    return false;
 }
 
 static void arrive(pz_proc *proc, pz_barrier *barrier, pz_arrival *arrival)
 {
-    arrival->token = ((uint64_t)proc->self << 32) | pz_add(&barrier->tickets, 1);
+    arrival->token = TOKEN(proc->self, arrival->phase);
     for (uint32_t i = 0; i < barrier->parties; i++) {
-        uint64_t old = 0;
-        if (pz_peek(&barrier->arrived[i]) == 0 && pz_cas(&barrier->arrived[i], &old, arrival->token)) {
+        uint64_t old = pz_load(&barrier->arrived[i]);
+        if (is_free(old, arrival->phase) && pz_cas(&barrier->arrived[i], &old, arrival->token)) {
             arrival->index = i;
             arrival->arrived = true;
             return;
@@ -62,79 +104,84 @@ static void arrive(pz_proc *proc, pz_barrier *barrier, pz_arrival *arrival)
     }
 }
 
+/* The phase of this arrival is over. */
+static int outcome(pz_barrier *barrier, pz_arrival *arrival)
+{
+    return was_reset(barrier, arrival->phase) ? -EPIPE : 0;
+}
+
+bool pz_barrier_leave(pz_proc *proc, pz_barrier *barrier, pz_arrival *arrival)
+{
+    if (!arrival->arrived)
+        arrival->phase = PHASE(pz_load(&barrier->state));
+    bool over = !break_phase(proc, barrier, arrival->phase);
+    uint64_t token = arrival->token;
+    if (arrival->arrived)
+        pz_cas(&barrier->arrived[arrival->index], &token, 0);
+    return over && arrival->arrived && outcome(barrier, arrival) == 0;
+}
+
 int pz_barrier_wait(pz_proc *proc, pz_barrier *barrier, pz_arrival *arrival, pz_wait *wait)
 {
     for (;;) {
         uint32_t state = pz_load(&barrier->state);
+        if (arrival->arrived && PHASE(state) != arrival->phase)
+            return outcome(barrier, arrival);
+        if (state & BROKEN) {
+            uint64_t token = arrival->token;
+            if (arrival->arrived)
+                pz_cas(&barrier->arrived[arrival->index], &token, 0);
+            return -EPIPE;
+        }
         if (!arrival->arrived) {
-            if (state & BROKEN)
-                return -EPIPE;
             arrival->phase = PHASE(state);
             if (!(state & RUNNING))
                 arrive(proc, barrier, arrival);
             if (arrival->arrived)
                 continue;
-        } else {
-            if (broken_for(barrier, arrival->phase) || (state & BROKEN)) {
-                uint64_t token = arrival->token;
-                bool still = pz_cas(&barrier->arrived[arrival->index], &token, 0);
-                if (still || broken_for(barrier, arrival->phase))
-                    return -EPIPE;
-                return 0;
-            }
-            if (pz_load(&barrier->arrived[arrival->index]) != arrival->token)
-                return 0;
-            if (!(state & RUNNING) && full(barrier)) {
-                if (pz_cas(&barrier->state, &state, state | RUNNING)) {
-                    pz_store(&barrier->runner, proc->self);
-                    return 1;
-                }
-                continue;
-            }
+            /* All places are taken: until those have gone on. */
+        } else if (!(state & RUNNING) && arrivals(barrier, arrival->phase) == barrier->parties) {
+            if (pz_cas(&barrier->state, &state, state | RUNNING))
+                return 1;
+            continue;
         }
         if (pz_spin(proc, &barrier->state, state, NULL, wait))
             continue;
         int rc = pz_sleep(proc, &barrier->state, state, wait);
-        if (rc == -EINTR && some_died(proc, barrier))
-            pz_barrier_break(proc, barrier);
+        if (rc < 0 && some_died(proc, barrier, PHASE(state)))
+            break_phase(proc, barrier, PHASE(state));
+        else if (rc == -ETIMEDOUT)
+            return pz_barrier_leave(proc, barrier, arrival) ? 0 : outcome(barrier, arrival) < 0 ? -EPIPE : rc;
         else if (rc < 0 && pz_load(&barrier->state) == state)
             return rc;
     }
 }
 
-static void clear_cells(pz_barrier *barrier)
-{
-    for (uint32_t i = 0; i < barrier->parties; i++)
-        pz_store(&barrier->arrived[i], 0);
-}
-
 void pz_barrier_release(pz_proc *proc, pz_barrier *barrier)
 {
     uint32_t state = pz_load(&barrier->state);
-    clear_cells(barrier);
-    pz_add(&barrier->passed, 1);
     do
         if ((state & BROKEN) || !(state & RUNNING))
             return;
     while (!pz_cas(&barrier->state, &state, (PHASE(state) + 1) << 2));
+    pz_add(&barrier->passed, 1);
     wake(proc, barrier);
 }
 
 void pz_barrier_reset(pz_proc *proc, pz_barrier *barrier)
 {
     uint32_t phase = PHASE(pz_load(&barrier->state));
-    bool waiting = pz_barrier_waiting(barrier) > 0;
-    if (waiting)
-        pz_store(&barrier->broken_upto, phase + 1);
-    clear_cells(barrier);
-    pz_store(&barrier->state, (phase + 1) << 2);
+    while (!break_phase(proc, barrier, phase)) /* from here on it cannot complete */
+        phase = PHASE(pz_load(&barrier->state));
+    note_reset(barrier, phase);
+    uint32_t state = pz_load(&barrier->state);
+    if (PHASE(state) == phase)
+        pz_cas(&barrier->state, &state, (phase + 1) << 2);
     wake(proc, barrier);
 }
 
 uint32_t pz_barrier_waiting(pz_barrier *barrier)
 {
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < barrier->parties; i++)
-        count += pz_load(&barrier->arrived[i]) != 0;
-    return count;
+    uint32_t state = pz_load(&barrier->state);
+    return state & RUNNING ? 0 : arrivals(barrier, PHASE(state));
 }

@@ -6,8 +6,10 @@
  *   WAITING     -> NOTIFIED      pz_cond_notify (CAS)          a notifier, lowest ticket first
  *               -> FREE          timeout, interruption (CAS)   the waiter
  *   NOTIFIED    -> FREE          consumed                      the waiter
- *   any         -> FREE          the owner is dead             another waiter at the end of a slice; a NOTIFIED one is
- *                                                              passed on to the next
+ *   CLAIMED, WAITING -> FREE     the owner is dead             another waiter at the end of a slice
+ *   NOTIFIED    -> NOTIFIED      the owner is dead             the same; by the CAS the notification is its own now (if
+ *                                                              it dies too, the next takes it from there), it passes
+ *                                                              it on and frees the cell
  *
  * Cells never move; more of them are linked in behind the first ones and stay.
  */
@@ -63,20 +65,20 @@ static PZ_COLD int add_cells(pz_proc *proc, pz_cond *cond)
 
 static uint32_t sweep(pz_proc *proc, pz_cond *cond)
 {
-    uint32_t high = pz_load(&cond->high), freed = 0, lost = 0;
+    uint32_t high = pz_load(&cond->high), freed = 0;
     for (uint32_t i = 0; i < high; i++) {
         pz_cell *cell = cell_at(proc, cond, i);
         uint32_t state = pz_load(&cell->state), owner = PZ_OWNER_OF(state);
         if ((state & 3u) == PZ_CELL_FREE || owner == proc->self || pz_owner_life(proc, owner) == PZ_ALIVE)
             continue;
-        if (pz_cas(&cell->state, &state, PZ_CELL_FREE)) {
+        if ((state & 3u) != PZ_CELL_NOTIFIED) {
+            freed += pz_cas(&cell->state, &state, PZ_CELL_FREE);
+        } else if (pz_cas(&cell->state, &state, proc->self | PZ_CELL_NOTIFIED)) {
+            pz_cond_notify(proc, cond, 1);
+            pz_store(&cell->state, PZ_CELL_FREE);
+            pz_add(&cond->passed_on, 1);
             freed++;
-            lost += (state & 3u) == PZ_CELL_NOTIFIED;
         }
-    }
-    if (lost) {
-        pz_add(&cond->passed_on, lost);
-        pz_cond_notify(proc, cond, lost);
     }
     return freed;
 }
@@ -90,12 +92,14 @@ int pz_cond_enter(pz_proc *proc, pz_cond *cond, pz_cell **result)
             uint32_t old = PZ_CELL_FREE;
             if (pz_peek(&cell->state) == PZ_CELL_FREE && pz_cas(&cell->state, &old, proc->self | PZ_CELL_CLAIMED)) {
                 pz_poke(&cell->asleep, 0);
-                cell->ticket = pz_add(&cond->tickets, 1);
+                pz_poke(&cell->ticket, pz_add(&cond->tickets, 1));
                 pz_store(&cell->state, proc->self | PZ_CELL_WAITING);
                 *result = cell;
                 return 0;
             }
         }
+        if (high >= PZ_CELLS_FIRST && cell_at(proc, cond, high))
+            pz_heap_settle(proc); /* who linked that cell may have died before it was committed */
         if (!cell_at(proc, cond, high)) {
             if (sweep(proc, cond))
                 continue;
@@ -150,9 +154,10 @@ uint32_t pz_cond_notify(pz_proc *proc, pz_cond *cond, uint32_t count)
         for (uint32_t i = 0; i < high; i++) {
             pz_cell *cell = cell_at(proc, cond, i);
             uint32_t seen = pz_load(&cell->state);
-            if ((seen & 3u) == PZ_CELL_WAITING && (!best || cell->ticket < ticket)) {
+            uint64_t mine = pz_peek(&cell->ticket);
+            if ((seen & 3u) == PZ_CELL_WAITING && (!best || mine < ticket)) {
                 best = cell;
-                ticket = cell->ticket;
+                ticket = mine;
                 state = seen;
             }
         }

@@ -189,7 +189,6 @@ void pz_heap_free(pz_proc *proc, uint64_t offset)
     pz_page *page = pz_page_at(proc, index);
     bool large = page->use == PZ_USE_LARGE;
     uint64_t bytes = large ? (uint64_t)page->span << PZ_PAGE_SHIFT : class_size[page->klass];
-    bool backed = !(block->flags & PZ_BLOCK_UNBACKED);
     pz_tx(proc, heap->used);
     heap->used -= bytes;
     pz_tx(proc, heap->blocks);
@@ -198,7 +197,7 @@ void pz_heap_free(pz_proc *proc, uint64_t offset)
     block->gen = 0;
     block->kind = PZ_FREE;
     if (large) {
-        pz_span_give(proc, index, page->span, backed);
+        pz_span_give(proc, index, page->span, true);
         return;
     }
     unsigned klass = page->klass;
@@ -237,7 +236,7 @@ void pz_block_free(pz_proc *proc, uint64_t offset)
     pz_heap_lock(proc);
     pz_heap_free(proc, offset);
     pz_heap_unlock(proc);
-    pz_heap_trim(proc, proc->heap->limit / 4);
+    pz_heap_trim(proc, pz_peek(&proc->heap->limit) / 4);
 }
 
 pz_block *pz_block_find(pz_proc *proc, uint64_t offset, uint32_t gen)
@@ -283,7 +282,7 @@ void pz_memory_get(pz_proc *proc, pz_memory *memory)
 {
     pz_heap *heap = proc->heap;
     pz_heap_lock(proc);
-    *memory = (pz_memory){heap->limit, heap->backed, heap->used, heap->warm, heap->blocks};
+    *memory = (pz_memory){pz_peek(&heap->limit), pz_peek(&heap->backed), heap->used, pz_peek(&heap->warm), heap->blocks};
     pz_heap_unlock(proc);
 }
 
@@ -291,6 +290,6 @@ void pz_memory_set_limit(pz_proc *proc, uint64_t limit)
 {
     pz_heap_lock(proc);
     pz_tx(proc, proc->heap->limit);
-    proc->heap->limit = limit;
+    pz_poke(&proc->heap->limit, limit);
     pz_heap_unlock(proc);
 }

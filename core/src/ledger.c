@@ -60,14 +60,19 @@ static int add_chunk(pz_proc *proc, uint32_t number)
 _Static_assert(offsetof(pz_slot, free_entry) == offsetof(pz_slot, chunks) + 4 && offsetof(pz_slot, chunks) % 8 == 0,
                "chunks and free_entry share the word that one pz_tx saves");
 
-int pz_ledger_add(pz_proc *proc, uint32_t number, uint64_t offset, uint32_t *entry)
+int pz_ledger_room(pz_proc *proc, uint32_t number)
+{
+    if (PZ_LIKELY(pz_slot_at(proc, number)->free_entry != 0))
+        return 0;
+    int rc = add_chunk(proc, number);
+    if (rc == 0)
+        pz_tx_commit(proc);
+    return rc;
+}
+
+uint32_t pz_ledger_put(pz_proc *proc, uint32_t number, uint64_t offset)
 {
     pz_slot *slot = pz_slot_at(proc, number);
-    if (slot->free_entry == 0) {
-        int rc = add_chunk(proc, number);
-        if (rc < 0)
-            return rc;
-    }
     uint32_t index = slot->free_entry - 1;
     uint64_t *place = pz_ledger_entry(proc, number, index);
     pz_tx(proc, slot->free_entry);
@@ -76,8 +81,15 @@ int pz_ledger_add(pz_proc *proc, uint32_t number, uint64_t offset, uint32_t *ent
     slot->free_entry = (uint32_t)(*place >> 1);
     slot->entries++;
     *place = offset;
-    *entry = index;
-    return 0;
+    return index;
+}
+
+int pz_ledger_add(pz_proc *proc, uint32_t number, uint64_t offset, uint32_t *entry)
+{
+    int rc = pz_ledger_room(proc, number);
+    if (rc == 0)
+        *entry = pz_ledger_put(proc, number, offset);
+    return rc;
 }
 
 void pz_ledger_remove(pz_proc *proc, uint32_t number, uint32_t entry)

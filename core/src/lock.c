@@ -68,22 +68,28 @@ void pz_lock_disown(pz_proc *proc, pz_lock *lock)
 
 /* ---- RLock ------------------------------------------------------------------------------------------------------- */
 
+/* Threads of forked processes have the same addresses, and a dead holder leaves its own in the lock. */
+static uint64_t identity(pz_proc *proc, uint64_t thread)
+{
+    return thread ^ proc->self * UINT64_C(0x9e3779b97f4a7c15);
+}
+
 bool pz_rlock_is_mine(pz_proc *proc, pz_rlock *lock, uint64_t thread)
 {
     uint32_t word = pz_peek(&lock->lock.word);
-    return (word & PZ_LOCKED) && PZ_OWNER_OF(word) == proc->self && pz_peek(&lock->thread) == thread;
+    return (word & PZ_LOCKED) && PZ_OWNER_OF(word) == proc->self && pz_peek(&lock->thread) == identity(proc, thread);
 }
 
-static void taken(pz_rlock *lock, uint64_t thread)
+static void taken(pz_proc *proc, pz_rlock *lock, uint64_t thread)
 {
     lock->depth = 1;
-    pz_poke(&lock->thread, thread);
+    pz_poke(&lock->thread, identity(proc, thread));
 }
 
 int pz_rlock_try(pz_proc *proc, pz_rlock *lock, uint64_t thread)
 {
     if (PZ_LIKELY(pz_lock_try(proc, &lock->lock) == 0)) {
-        taken(lock, thread);
+        taken(proc, lock, thread);
         return 0;
     }
     if (!pz_rlock_is_mine(proc, lock, thread))
@@ -98,7 +104,7 @@ int pz_rlock_wait(pz_proc *proc, pz_rlock *lock, uint64_t thread, pz_wait *wait,
 {
     int rc = pz_lock_wait(proc, &lock->lock, wait, dead);
     if (rc == 0)
-        taken(lock, thread);
+        taken(proc, lock, thread);
     return rc;
 }
 

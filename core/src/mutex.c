@@ -107,7 +107,7 @@ int pz_mutex_wait(pz_proc *proc, pz_u32 *word, pz_wait *wait)
             continue;
         extra = PZ_WAITERS;
         int rc = pz_sleep(proc, word, seen | PZ_WAITERS, wait);
-        if (rc == -EINTR) {
+        if (rc < 0) { /* at the deadline too: who comes with short ones again and again must get on as well */
             seen = pz_peek(word);
             if (take_over(proc, word, seen) == 1)
                 return 1;

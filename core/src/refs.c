@@ -11,18 +11,17 @@ int pz_object_new(pz_proc *proc, uint64_t size, enum pz_kind kind, pz_ref *ref)
 {
     for (;;) {
         pz_heap_lock(proc);
-        int rc = pz_heap_alloc(proc, size, kind, &ref->offset);
+        /* Room in the ledger comes first: making it commits. */
+        int rc = pz_ledger_room(proc, proc->slot);
+        if (rc == 0)
+            rc = pz_heap_alloc(proc, size, kind, &ref->offset);
         if (rc == 0) {
             pz_block *block = pz_block_at(proc, ref->offset);
             ref->gen = block->gen;
             memset(block + 1, 0, size - sizeof *block);
-            rc = pz_ledger_add(proc, proc->slot, ref->offset, &ref->entry);
-            if (rc == 0) {
-                pz_tx(proc, block->refs);
-                block->refs = 1;
-            } else {
-                pz_heap_free(proc, ref->offset);
-            }
+            ref->entry = pz_ledger_put(proc, proc->slot, ref->offset);
+            pz_tx(proc, block->refs);
+            block->refs = 1;
         }
         pz_heap_unlock(proc);
         if (PZ_LIKELY(rc != -EAGAIN))
@@ -116,7 +115,7 @@ void pz_reap(pz_proc *proc)
         pz_tx_commit(proc);
     }
     pz_heap_unlock(proc);
-    pz_heap_trim(proc, heap->limit / 4);
+    pz_heap_trim(proc, pz_peek(&heap->limit) / 4);
 }
 
 /* ---- parcels ----------------------------------------------------------------------------------------------------- */
@@ -173,8 +172,6 @@ int pz_parcel_carry(pz_proc *proc, uint64_t offset, uint64_t object, uint32_t ge
 void pz_parcel_unload(pz_proc *proc, pz_block *block)
 {
     pz_parcel *parcel = (pz_parcel *)block;
-    if (block->flags) /* memory on its way from or to the kernel: nothing is in it */
-        return;
     while (parcel->count > 0) {
         pz_tx(proc, parcel->count);
         parcel->count--;
@@ -198,7 +195,7 @@ void pz_parcel_free(pz_proc *proc, uint64_t offset)
     pz_heap_unlock(proc);
     if (waiting)
         pz_reap(proc);
-    pz_heap_trim(proc, proc->heap->limit / 4);
+    pz_heap_trim(proc, pz_peek(&proc->heap->limit) / 4);
 }
 
 int pz_parcel_keep(pz_proc *proc, uint64_t offset, pz_ref *ref)

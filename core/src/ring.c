@@ -231,6 +231,7 @@ void pz_put_close(pz_proc *proc, pz_ring *ring, pz_put *put)
     uint64_t items = pz_peek(&ring->put_items), bytes = pz_peek(&ring->put_bytes);
     ring->j_put_items = items;
     ring->j_put_bytes = bytes;
+    PZ_ORDER(); /* the counters are put back only where j_tail is the tail */
     ring->j_tail = pz_peek(&ring->tail);
     PZ_ORDER();
     if (PZ_UNLIKELY(put->parcel != 0)) {
@@ -290,7 +291,7 @@ static PZ_COLD void repair_get(pz_proc *proc, pz_ring *ring)
         pz_poke(&ring->got_bytes, ring->j_got_bytes);
         if (ring->j_holder)
             *(uint64_t *)pz_at(proc, ring->j_holder) = ring->j_value;
-    } else if (ring->taking) {
+    } else if (ring->taking && ring->taking_gen == pz_block_at(proc, ring->taking)->gen) {
         free_orphan(proc, ring, &ring->taking);
     }
     ring->taking = 0;
@@ -377,10 +378,14 @@ void pz_get_close(pz_proc *proc, pz_ring *ring, pz_get *get, bool keep)
         pz_parcels_used(proc);
     ring->j_got_items = items;
     ring->j_got_bytes = bytes;
+    PZ_ORDER();
     ring->j_head = pz_peek(&ring->head);
     PZ_ORDER();
-    if (PZ_UNLIKELY(get->parcel != 0))
+    if (PZ_UNLIKELY(get->parcel != 0)) {
+        ring->taking_gen = pz_block_at(proc, get->parcel)->gen;
+        PZ_ORDER();
         ring->taking = get->parcel;
+    }
     if (PZ_UNLIKELY(ring->tasks != 0))
         pz_tasks_taken(proc, ring, get->items);
     PZ_ORDER();
@@ -452,7 +457,8 @@ void pz_ring_empty(pz_proc *proc, pz_block *block)
     uint64_t mine = PZ_BY_RING(pz_offset(proc, ring)), under_way[2] = {0, 0};
     if (ring->pending && pz_peek(&ring->tail) == ring->j_tail)
         under_way[0] = ring->pending;
-    if (ring->taking && pz_peek(&ring->head) != ring->j_head)
+    if (ring->taking && pz_peek(&ring->head) != ring->j_head &&
+        ring->taking_gen == pz_block_at(proc, ring->taking)->gen)
         under_way[1] = ring->taking;
     for (int i = 0; i < 2; i++) {
         if (under_way[i] && pz_peek(&pz_block_at(proc, under_way[i])->owner) == mine) {

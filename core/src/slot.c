@@ -2,10 +2,13 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "ledger.h"
 #include "pz/refs.h"
+#include "span.h"
 
 #define STATE(kind, gen) (((uint32_t)(gen) << 16) | (uint32_t)(kind))
 #define KIND(state) ((state) & 0xffu)
@@ -28,20 +31,21 @@ static bool byte_is_held(pz_proc *proc, uint32_t slot)
 /* True unless the memory map of a process could be read and does not show the arena. */
 static bool still_maps(pz_proc *proc, pid_t pid)
 {
-    char link[64], target[256], line[4096];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", proc->fd);
-    ssize_t n = readlink(link, target, sizeof target - 1);
-    snprintf(link, sizeof link, "/proc/%d/maps", (int)pid);
-    FILE *maps = n > 0 ? fopen(link, "re") : NULL;
+    char path[64], line[4096];
+    struct stat status;
+    snprintf(path, sizeof path, "/proc/%d/maps", (int)pid);
+    FILE *maps = fstat(proc->fd, &status) == 0 ? fopen(path, "re") : NULL;
     if (!maps)
         return true;
-    target[n] = 0;
     struct {
         bool any, found;
     } seen = {false, false};
     while (!seen.found && fgets(line, sizeof line, maps)) {
+        unsigned major_, minor_;
+        unsigned long inode;
         seen.any = true;
-        seen.found = strstr(line, target) != NULL;
+        seen.found = sscanf(line, "%*s %*s %*s %x:%x %lu", &major_, &minor_, &inode) == 3 &&
+                     inode == (unsigned long)status.st_ino && makedev(major_, minor_) == status.st_dev;
     }
     fclose(maps);
     return seen.found || !seen.any;
@@ -61,16 +65,15 @@ int pz_slot_reserve(pz_proc *proc, bool copy, uint32_t *token)
             if (KIND(state) != PZ_SLOT_FREE)
                 continue;
             pz_poke(&proc->header->slot_hint, number);
-            pz_tx(proc, slot->parent);
+            /* Nobody reads a free slot, so nothing has to be undone. */
             slot->parent = proc->self;
             slot->pid = 0;
-            slot->start = 0;
+            pz_poke(&slot->start, 0);
             slot->had_parcels = 0;
             slot->parked = 0;
             slot->name[0] = 0;
             /* Reserved from here on: if this process dies, the slot is swept with whatever it holds by then. */
             pz_store(&slot->state, STATE(PZ_SLOT_RESERVED, GEN(state)));
-            pz_tx_commit(proc);
             *token = PZ_OWNER(number, GEN(state));
             rc = copy ? pz_ledger_copy(proc, proc->slot, number) : 0;
             break;
@@ -82,7 +85,7 @@ int pz_slot_reserve(pz_proc *proc, bool copy, uint32_t *token)
             pz_slot_bury(proc, *token);
         if (rc != -EAGAIN)
             return rc;
-        rc = pz_heap_reserve(proc, 4096 * 64);
+        rc = pz_heap_reserve(proc, PZ_SMALL_MAX + 4096 * (UINT64_C(1) + (copy ? pz_slot_at(proc, proc->slot)->chunks : 0)));
         if (rc < 0)
             return rc;
         pz_sweep_all(proc);
@@ -94,16 +97,18 @@ int pz_slot_claim(pz_proc *proc, uint32_t token)
 {
     uint32_t number = PZ_OWNER_SLOT(token), gen = PZ_OWNER_GEN(token);
     pz_slot *slot = pz_slot_at(proc, number);
-    uint32_t expected = STATE(PZ_SLOT_RESERVED, gen);
+    uint64_t expected = STATE(PZ_SLOT_RESERVED, gen); /* and pid 0 */
     proc->pid = getpid();
     proc->slot = number;
     proc->self = token;
-    slot->start = pz_process_start(proc->pid, NULL);
-    pz_poke(&slot->spinning, 0);
-    PZ_ORDER();
-    slot->pid = proc->pid;
-    if (!pz_cas(&slot->state, &expected, STATE(PZ_SLOT_LIVE, gen)))
+    uint64_t start = pz_process_start(proc->pid, NULL);
+    /* Nothing is written before the slot is ours: it may have been swept, and belong to somebody else by now. */
+    if (!pz_cas((pz_u64 *)(void *)slot, &expected, (uint64_t)(uint32_t)proc->pid << 32 | STATE(PZ_SLOT_LIVE, gen))) {
+        proc->slot = 0;
+        proc->self = 0;
         return -ESTALE;
+    }
+    pz_store(&slot->start, start);
     hold_byte(proc, number, F_WRLCK);
     return 0;
 }
@@ -119,11 +124,16 @@ enum pz_life pz_owner_life(pz_proc *proc, uint32_t owner)
         return PZ_DEAD;
     if (KIND(state) == PZ_SLOT_RESERVED)
         return pz_owner_life(proc, slot->parent);
-    if (!proc->ops->alive(slot->pid, slot->start))
+    if (!proc->ops->alive(slot->pid, pz_load(&slot->start)))
         return PZ_DEAD;
     if (slot->pid != proc->pid && !byte_is_held(proc, number) && !still_maps(proc, slot->pid))
         return PZ_DEAD;
     return PZ_ALIVE;
+}
+
+static uint32_t next_gen(uint32_t gen)
+{
+    return gen == 0xffffu ? 1 : gen + 1; /* a slot that was used is never all zero again */
 }
 
 pid_t pz_owner_pid(pz_proc *proc, uint32_t owner)
@@ -134,7 +144,7 @@ pid_t pz_owner_pid(pz_proc *proc, uint32_t owner)
         return 0;
     if (gen == PZ_OWNER_GEN(owner))
         return slot->pid;
-    return gen == ((PZ_OWNER_GEN(owner) + 1) & 0xffffu) ? slot->last_pid : 0;
+    return gen == next_gen(PZ_OWNER_GEN(owner)) ? slot->last_pid : 0;
 }
 
 static void free_private_parcel(pz_proc *proc, pz_block *block, void *context)
@@ -143,23 +153,31 @@ static void free_private_parcel(pz_proc *proc, pz_block *block, void *context)
         pz_parcel_drop(proc, block);
 }
 
-/* Inside the heap lock: everything the slot holds, then the slot itself. */
+/* Inside the heap lock: everything the slot holds. */
+static void drop_all(pz_proc *proc, uint32_t number, uint32_t gen)
+{
+    pz_slot *slot = pz_slot_at(proc, number);
+    uint32_t owner = PZ_OWNER(number, gen);
+    if (slot->had_parcels) {
+        uint64_t mine = PZ_BY_SLOT(owner);
+        pz_heap_each(proc, free_private_parcel, &mine);
+    }
+    pz_span_reclaim(proc, owner);
+    pz_ledger_drop(proc, number);
+}
+
+/* Inside the heap lock. */
 static void sweep_slot(pz_proc *proc, uint32_t number, uint32_t gen)
 {
     pz_slot *slot = pz_slot_at(proc, number);
     pz_store(&slot->state, STATE(PZ_SLOT_SWEEPING, gen));
-    pz_tx_commit(proc);
-    if (slot->had_parcels) {
-        uint64_t mine = PZ_BY_SLOT(PZ_OWNER(number, gen));
-        pz_heap_each(proc, free_private_parcel, &mine);
-    }
+    drop_all(proc, number, gen);
     if (pz_swap(&slot->spinning, 0) && (int32_t)pz_peek(&proc->header->spinners) > 0)
         pz_sub(&proc->header->spinners, 1);
-    pz_ledger_drop(proc, number);
     slot->last_pid = slot->pid;
     slot->had_parcels = 0;
     PZ_ORDER();
-    pz_store(&slot->state, STATE(PZ_SLOT_FREE, (gen + 1) & 0xffffu));
+    pz_store(&slot->state, STATE(PZ_SLOT_FREE, next_gen(gen)));
 }
 
 static void sweep_if(pz_proc *proc, uint32_t owner, bool proved)
@@ -195,7 +213,16 @@ void pz_slot_leave(pz_proc *proc)
 {
     if (proc->slot == 0)
         return;
-    sweep_if(proc, proc->self, true);
+    pz_slot *slot = pz_slot_at(proc, proc->slot);
+    uint32_t gen = PZ_OWNER_GEN(proc->self);
+    /* The slot stays LIVE while this process may hold the heap lock: who is not LIVE is dead to the others, and a dead
+     * owner's lock is taken over. */
+    pz_heap_lock(proc);
+    drop_all(proc, proc->slot, gen);
+    pz_heap_unlock(proc);
+    pz_reap(proc);
+    slot->last_pid = proc->pid;
+    pz_store(&slot->state, STATE(PZ_SLOT_FREE, next_gen(gen)));
     hold_byte(proc, proc->slot, F_UNLCK);
     proc->slot = 0;
     proc->self = 0;

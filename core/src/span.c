@@ -5,7 +5,7 @@
  *        +---- pz_heap_reserve: fallocate <-- COLD (not backed, free)
  *
  * Reserving and giving back are system calls that may take long, so they run outside the heap lock on a span that is
- * taken as a private, UNBACKED parcel: if the process dies meanwhile the sweep of its slot makes the span COLD again.
+ * marked as MOVING by this process: if it dies meanwhile the sweep of its slot makes the span COLD again.
  */
 #include "span.h"
 
@@ -104,7 +104,7 @@ bool pz_span_take(pz_proc *proc, uint32_t pages, bool backed, uint32_t *first)
     page->next = page->prev = 0;
     if (backed) {
         pz_tx(proc, heap->warm);
-        heap->warm -= (uint64_t)pages << PZ_PAGE_SHIFT;
+        pz_poke(&heap->warm, pz_peek(&heap->warm) - ((uint64_t)pages << PZ_PAGE_SHIFT));
     }
     *first = index;
     return true;
@@ -116,7 +116,7 @@ void pz_span_give(pz_proc *proc, uint32_t first, uint32_t pages, bool backed)
     uint16_t use = backed ? PZ_USE_WARM : PZ_USE_COLD;
     if (backed) {
         pz_tx(proc, heap->warm);
-        heap->warm += (uint64_t)pages << PZ_PAGE_SHIFT;
+        pz_poke(&heap->warm, pz_peek(&heap->warm) + ((uint64_t)pages << PZ_PAGE_SHIFT));
     }
     if (first > heap->first_page && pz_page_at(proc, first - 1)->use == use) {
         uint32_t before = pz_page_at(proc, first - 1)->span;
@@ -155,38 +155,36 @@ static void unback(pz_proc *proc, uint64_t offset, uint64_t bytes)
     (void)madvise(pz_at(proc, offset), bytes, MADV_REMOVE);
 }
 
-/* Takes a span as a private parcel that the sweep would give back as COLD. */
-static int take_private(pz_proc *proc, uint32_t pages, bool backed, uint32_t *first)
+/* Takes a span to work on it outside the lock. Its owner stands in the page table (page->free), as the span itself has
+ * no memory, or loses it, mark and all. */
+static int take_moving(pz_proc *proc, uint32_t pages, bool backed, uint32_t *first)
 {
     pz_heap *heap = proc->heap;
     if (!pz_span_take(proc, pages, backed, first))
         return -ENOMEM;
-    uint64_t bytes = (uint64_t)pages << PZ_PAGE_SHIFT;
-    pz_block *block = pz_block_at(proc, (uint64_t)*first << PZ_PAGE_SHIFT);
-    pz_slot *slot = pz_slot_at(proc, proc->slot);
-    pz_tx(proc, slot->had_parcels);
-    slot->had_parcels = 1;
-    pz_tx(proc, block->owner);
-    pz_tx(proc, block->gen);
-    pz_tx(proc, block->refs);
-    pz_tx(proc, heap->serial);
-    pz_tx(proc, heap->used);
-    pz_tx(proc, heap->blocks);
-    pz_tx(proc, heap->backed);
-    do
-        heap->serial++;
-    while ((uint32_t)heap->serial == 0);
-    pz_poke(&block->owner, PZ_BY_SLOT(proc->self));
-    block->gen = (uint32_t)heap->serial;
-    block->kind = PZ_PARCEL;
-    block->klass = PZ_CLASSES;
-    block->refs = 0;
-    block->flags = PZ_BLOCK_UNBACKED;
-    heap->used += bytes;
-    heap->blocks++;
-    if (backed)
-        heap->backed -= bytes;
+    pz_page *page = pz_page_at(proc, *first);
+    pz_tx(proc, page->free);
+    page->free = PZ_BY_SLOT(proc->self);
+    mark(proc, *first, pages, PZ_USE_MOVING);
+    if (backed) {
+        pz_tx(proc, heap->backed);
+        pz_poke(&heap->backed, pz_peek(&heap->backed) - ((uint64_t)pages << PZ_PAGE_SHIFT));
+    }
     return 0;
+}
+
+/* Ends the move. */
+static void moved(pz_proc *proc, uint32_t first, bool backed)
+{
+    pz_heap *heap = proc->heap;
+    pz_page *page = pz_page_at(proc, first);
+    if (backed) {
+        pz_tx(proc, heap->backed);
+        pz_poke(&heap->backed, pz_peek(&heap->backed) + ((uint64_t)page->span << PZ_PAGE_SHIFT));
+    }
+    pz_tx(proc, page->free);
+    page->free = 0;
+    pz_span_give(proc, first, page->span, backed);
 }
 
 static int reserve(pz_proc *proc, uint32_t pages)
@@ -195,7 +193,7 @@ static int reserve(pz_proc *proc, uint32_t pages)
     uint64_t bytes = (uint64_t)pages << PZ_PAGE_SHIFT;
     uint32_t first;
     pz_heap_lock(proc);
-    int rc = heap->backed + bytes > heap->limit ? -ENOMEM : take_private(proc, pages, false, &first);
+    int rc = pz_peek(&heap->backed) + bytes > pz_peek(&heap->limit) ? -ENOMEM : take_moving(proc, pages, false, &first);
     pz_heap_unlock(proc);
     if (rc < 0)
         return rc;
@@ -207,14 +205,9 @@ static int reserve(pz_proc *proc, uint32_t pages)
     if (rc < 0)
         unback(proc, offset, bytes);
     pz_heap_lock(proc);
-    pz_block *block = pz_block_at(proc, offset);
-    if (rc == 0) {
-        pz_tx(proc, block->refs);
-        block->flags = 0;
-        pz_tx(proc, heap->backed);
-        heap->backed += bytes;
-    }
-    pz_heap_free(proc, offset);
+    if (rc == 0 && pz_peek(&heap->backed) + bytes > pz_peek(&heap->limit))
+        rc = -ENOMEM; /* somebody else was faster */
+    moved(proc, first, rc == 0);
     pz_heap_unlock(proc);
     return rc;
 }
@@ -232,7 +225,7 @@ static bool give_back_one(pz_proc *proc, uint64_t most)
             if (pages > (most >> PZ_PAGE_SHIFT))
                 pages = (uint32_t)(most >> PZ_PAGE_SHIFT);
             if (pages)
-                rc = take_private(proc, pages, true, &first);
+                rc = take_moving(proc, pages, true, &first);
             break;
         }
     pz_heap_unlock(proc);
@@ -240,15 +233,33 @@ static bool give_back_one(pz_proc *proc, uint64_t most)
         return false;
     unback(proc, (uint64_t)first << PZ_PAGE_SHIFT, (uint64_t)pages << PZ_PAGE_SHIFT);
     pz_heap_lock(proc);
-    pz_heap_free(proc, (uint64_t)first << PZ_PAGE_SHIFT);
+    moved(proc, first, false);
     pz_heap_unlock(proc);
     return true;
 }
 
+void pz_span_reclaim(pz_proc *proc, uint32_t owner)
+{
+    pz_heap *heap = proc->heap;
+    for (uint32_t index = heap->first_page; index < heap->end_page;) {
+        pz_page *page = pz_page_at(proc, index);
+        uint32_t span = page->use == PZ_USE_SMALL ? 1 : page->span;
+        if (page->use == PZ_USE_MOVING && page->free == PZ_BY_SLOT(owner)) {
+            unback(proc, (uint64_t)index << PZ_PAGE_SHIFT, (uint64_t)span << PZ_PAGE_SHIFT);
+            moved(proc, index, false);
+            pz_tx_commit(proc);
+        }
+        index += span ? span : 1;
+    }
+}
+
 void pz_heap_trim(pz_proc *proc, uint64_t keep)
 {
-    while (proc->heap->warm > keep && give_back_one(proc, proc->heap->warm - keep))
-        ;
+    for (;;) {
+        uint64_t warm = pz_peek(&proc->heap->warm);
+        if (PZ_LIKELY(warm <= keep) || !give_back_one(proc, warm - keep))
+            return;
+    }
 }
 
 int pz_heap_reserve(pz_proc *proc, uint64_t size)
@@ -258,7 +269,7 @@ int pz_heap_reserve(pz_proc *proc, uint64_t size)
     if (need > proc->size)
         return -ENOMEM;
     uint32_t pages = (uint32_t)((need + PZ_PAGE - 1) >> PZ_PAGE_SHIFT);
-    uint64_t growth = heap->backed / 8;
+    uint64_t growth = pz_peek(&heap->backed) / 8;
     uint32_t more = (uint32_t)((growth < (4u << 20) ? growth : (4u << 20)) >> PZ_PAGE_SHIFT);
     if (more > pages && reserve(proc, more) == 0)
         return 0;
@@ -267,9 +278,10 @@ int pz_heap_reserve(pz_proc *proc, uint64_t size)
         return rc;
     /* At the limit: memory that is free in pieces too small can be given back and taken anew, and the dead may hold some. */
     pz_sweep_all(proc);
-    uint64_t over = heap->backed + ((uint64_t)pages << PZ_PAGE_SHIFT);
-    if (over > heap->limit && over - heap->limit <= heap->warm)
-        pz_heap_trim(proc, heap->warm - (over - heap->limit));
+    uint64_t over = pz_peek(&heap->backed) + ((uint64_t)pages << PZ_PAGE_SHIFT), limit = pz_peek(&heap->limit);
+    uint64_t warm = pz_peek(&heap->warm);
+    if (over > limit && over - limit <= warm)
+        pz_heap_trim(proc, warm - (over - limit));
     return reserve(proc, pages);
 }
 
@@ -279,7 +291,7 @@ void pz_heap_init(pz_proc *proc, uint64_t limit)
     uint64_t table = (proc->size >> PZ_PAGE_SHIFT) * sizeof(pz_page);
     heap->max_pages = (uint32_t)(proc->size >> PZ_PAGE_SHIFT);
     heap->first_page = heap->end_page = (uint32_t)((PZ_TABLE_OFFSET + table + PZ_PAGE - 1) >> PZ_PAGE_SHIFT);
-    heap->limit = limit;
+    pz_poke(&heap->limit, limit);
 }
 
 /* ---- checking ---------------------------------------------------------------------------------------------------- */
@@ -302,6 +314,8 @@ int pz_heap_valid(pz_proc *proc)
             found[page->use == PZ_USE_WARM]++;
         if (page->use == PZ_USE_WARM)
             warm += (uint64_t)span << PZ_PAGE_SHIFT;
+        if (page->use == PZ_USE_MOVING && page->free == 0)
+            return -EOWNERDEAD;
         if (page->use == PZ_USE_LARGE) {
             used += (uint64_t)span << PZ_PAGE_SHIFT;
             blocks++;
@@ -330,7 +344,7 @@ int pz_heap_valid(pz_proc *proc)
             }
     if (linked[0] != found[0] || linked[1] != found[1])
         return -ENOLINK;
-    if (used != heap->used || blocks != heap->blocks || warm != heap->warm || heap->backed > heap->limit)
+    if (used != heap->used || blocks != heap->blocks || warm != pz_peek(&heap->warm) || pz_peek(&heap->backed) > pz_peek(&heap->limit))
         return -EOVERFLOW;
     return 0;
 }

@@ -5,9 +5,7 @@
 
 #include "pz/heap.h"
 
-enum pz_page_use { PZ_USE_NEVER, PZ_USE_COLD, PZ_USE_WARM, PZ_USE_SMALL, PZ_USE_LARGE };
-
-#define PZ_BLOCK_UNBACKED 1u /* its pages are not (all) backed: goes back to the cold spans */
+enum pz_page_use { PZ_USE_NEVER, PZ_USE_COLD, PZ_USE_WARM, PZ_USE_SMALL, PZ_USE_LARGE, PZ_USE_MOVING };
 
 /* Bytes of a block of a size class. */
 uint64_t pz_class_bytes(unsigned klass);
@@ -21,5 +19,7 @@ static inline pz_page *pz_page_at(const pz_proc *proc, uint32_t index)
 bool pz_span_take(pz_proc *proc, uint32_t pages, bool backed, uint32_t *first);
 /* Puts them back, joined with free neighbours of the same kind. */
 void pz_span_give(pz_proc *proc, uint32_t first, uint32_t pages, bool backed);
+/* Makes the spans COLD that a dead process was moving; commits in steps. */
+void pz_span_reclaim(pz_proc *proc, uint32_t owner);
 
 #endif

@@ -117,14 +117,26 @@ static int bury_lost(pz_proc *proc, pz_ring *ring, pz_wait *wait)
     return 0;
 }
 
+/* The same inside the heap lock, which undoes what somebody who died had not finished; then `lost` is right too. */
+static bool all_done(pz_proc *proc, pz_ring *ring, uint32_t *lost)
+{
+    pz_heap_lock(proc);
+    bool done = pz_tasks_unfinished(ring) == 0;
+    if (done) {
+        *lost = (uint32_t)pz_peek(&ring->lost);
+        pz_tx(proc, ring->lost);
+        pz_poke(&ring->lost, 0);
+    }
+    pz_heap_unlock(proc);
+    return done;
+}
+
 int pz_tasks_join(pz_proc *proc, pz_ring *ring, pz_wait *wait, uint32_t *lost)
 {
     for (;;) {
         uint32_t turn = pz_load(&ring->done_turn);
-        if (pz_tasks_unfinished(ring) == 0) {
-            *lost = pz_swap(&ring->lost, 0);
+        if (pz_tasks_unfinished(ring) == 0 && all_done(proc, ring, lost))
             return 0;
-        }
         pz_swap(&ring->joiners_asleep, 1);
         if (pz_load(&ring->done_turn) != turn)
             continue;

@@ -72,7 +72,9 @@ typedef struct pz_heap {
     pz_u32 journal; /* number of valid records in undo[] */
     pz_undo undo[PZ_UNDO_MAX];
     uint64_t serial;                          /* generations handed out */
-    uint64_t limit, backed, used, warm;       /* bytes: allowed, reserved from the kernel, in blocks, reserved and free */
+    pz_u64 limit, backed;                     /* bytes: allowed, reserved from the kernel; */
+    uint64_t used;                            /* in blocks; */
+    pz_u64 warm;                              /* reserved and free */
     uint64_t blocks;                          /* blocks in use */
     uint64_t reap;                            /* offset of the first object that waits to be destroyed */
     uint32_t first_page, end_page, max_pages; /* pages [first, end) have ever been used */

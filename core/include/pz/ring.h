@@ -65,7 +65,7 @@ typedef struct pz_ring {
     char name[PZ_NAME];
     /* producers */
     _Alignas(PZ_LINE) pz_u32 put_lock;
-    pz_u32 lost; /* items whose consumer died before task_done */
+    uint32_t spare1; /* a word of the heap's journal: nothing that others change may share the lock's 8 bytes */
     pz_u64 tail, put_items, put_bytes;
     uint64_t j_tail, j_put_items, j_put_bytes;
     _Alignas(PZ_LINE) uint64_t pending;
@@ -75,6 +75,7 @@ typedef struct pz_ring {
     pz_u64 head, got_items, got_bytes;
     uint64_t j_head, j_got_items, j_got_bytes;
     _Alignas(PZ_LINE) uint64_t taking;
+    uint64_t taking_gen;        /* generation of that block: it may be freed, and used anew, before the repair */
     uint64_t seen_tail;         /* tail when the consumers last looked */
     uint64_t tasks;             /* block with pz_task_holder for each consumer process */
     uint64_t j_holder, j_value; /* entry that a get changes, and its value before */
@@ -82,7 +83,7 @@ typedef struct pz_ring {
     _Alignas(PZ_LINE) pz_u32 getters_asleep;
     pz_u32 putters_asleep, spin_get, spin_put;
     uint64_t spare; /* an empty segment for the next switch (heap lock) */
-    pz_u64 done_items;
+    pz_u64 done_items, lost; /* lost: items whose consumer died before task_done; both: heap lock */
     pz_u32 done_turn, joiners_asleep;
     pz_u32 get_waits, put_waits;
     /* who wants a bell rung when there is something new */

@@ -4,7 +4,9 @@
  *   FREE       -> RESERVED   pz_slot_reserve (under the heap lock)  the parent, for a child about to be born
  *   RESERVED   -> LIVE       pz_slot_claim (one CAS)                the child itself
  *              -> SWEEPING   pz_sweep, parent dead or child buried  anybody
- *   LIVE       -> SWEEPING   pz_sweep, death proved                 anybody; pz_slot_leave: the process itself
+ *   LIVE       -> SWEEPING   pz_sweep, death proved                 anybody
+ *              -> FREE       pz_slot_leave, with a new generation   the process itself, after it has given up everything
+ *                                                                   and holds no lock: from then on it counts as dead
  *   SWEEPING   -> FREE       with a new generation                  who holds the heap lock; a crash leaves it SWEEPING
  *                                                                   and the next sweep goes on
  *
@@ -27,8 +29,8 @@ enum pz_life { PZ_ALIVE, PZ_DEAD };
 
 typedef struct pz_slot {
     pz_u32 state; /* enum pz_slot_state in bits 0..7, generation in bits 16..31 */
-    pid_t pid;
-    uint64_t start;     /* start time of the process, clock ticks since boot */
+    pid_t pid;    /* one 64-bit word with the state, so that a claim enters both with one CAS */
+    pz_u64 start; /* start time of the process, clock ticks since boot; 0: not known (yet) */
     uint32_t parent;    /* PZ_OWNER of the parent */
     pz_u32 spinning;    /* counted in header->spinners */
     uint64_t directory; /* block with the offsets of the ledger's chunks */
@@ -39,6 +41,7 @@ typedef struct pz_slot {
     char name[64];
 } pz_slot;
 _Static_assert(sizeof(pz_slot) <= PZ_SLOT_SIZE, "a slot fits its place");
+_Static_assert(offsetof(pz_slot, state) == 0 && offsetof(pz_slot, pid) == 4, "state and pid are one word");
 
 static inline pz_slot *pz_slot_at(const pz_proc *proc, uint32_t slot)
 {
@@ -66,7 +69,10 @@ void pz_sweep_sometimes(pz_proc *proc);
 void pz_parcels_used(pz_proc *proc);
 void pz_sweep(pz_proc *proc, uint32_t owner);
 
-/* Inside the heap lock: enters or removes a reference. */
+/* Inside the heap lock: enters or removes a reference. pz_ledger_room and pz_ledger_add commit what came before them;
+ * pz_ledger_put needs a pz_ledger_room that said 0. */
+int pz_ledger_room(pz_proc *proc, uint32_t slot);
+uint32_t pz_ledger_put(pz_proc *proc, uint32_t slot, uint64_t offset);
 int pz_ledger_add(pz_proc *proc, uint32_t slot, uint64_t offset, uint32_t *entry);
 void pz_ledger_remove(pz_proc *proc, uint32_t slot, uint32_t entry);
 uint64_t *pz_ledger_entry(pz_proc *proc, uint32_t slot, uint32_t entry);

@@ -33,7 +33,7 @@ _Static_assert(sizeof(pz_lock) == 128, "100,000 locks stay under 20 MB");
 
 typedef struct pz_rlock { /* PZ_RLOCK */
     pz_lock lock;
-    pz_u64 thread; /* 0 before the word is freed and until it is set after the word was taken */
+    pz_u64 thread; /* of the holder, mixed with its process: what a dead holder has left matches nobody */
     uint32_t depth, spare;
 } pz_rlock;
 
@@ -61,7 +61,7 @@ enum { PZ_CELL_FREE, PZ_CELL_CLAIMED, PZ_CELL_WAITING, PZ_CELL_NOTIFIED };
 typedef struct pz_cell {
     pz_u32 state; /* PZ_OWNER | one of the above */
     pz_u32 asleep;
-    uint64_t ticket; /* order of arrival */
+    pz_u64 ticket; /* order of arrival */
 } pz_cell;
 
 #define PZ_CELLS_FIRST 21u
@@ -95,13 +95,12 @@ typedef struct pz_event { /* PZ_EVENT */
 typedef struct pz_barrier { /* PZ_BARRIER */
     pz_block block;
     pz_u32 state; /* phase << 2 | running << 1 | broken */
-    pz_u32 broken_upto;
-    pz_u32 runner, tickets;
     uint32_t parties;
-    pz_u32 passed;
+    pz_u64 resets; /* last phase that was reset << 32 | bit k: phase last - k was reset */
+    pz_u32 passed, spare0;
     uint64_t spare;
     char name[PZ_NAME];
-    pz_u64 arrived[]; /* owner << 32 | ticket */
+    pz_u64 arrived[]; /* owner << 32 | phase */
 } pz_barrier;
 
 /* ---- lock ---- */
@@ -176,11 +175,14 @@ typedef struct pz_arrival {
     uint32_t index, phase;
     bool arrived;
 } pz_arrival; /* zeroed before the first call */
-/* 0: released; 1: the caller is the last and has to call pz_barrier_release after its action; -EPIPE: broken. */
+/* 0: released; 1: the caller is the last and has to call pz_barrier_release after its action; -EPIPE: broken, as it is for
+ * everybody after -ETIMEDOUT. */
 int pz_barrier_wait(pz_proc *proc, pz_barrier *barrier, pz_arrival *arrival, pz_wait *wait);
 void pz_barrier_release(pz_proc *proc, pz_barrier *barrier);
+/* For who gives up between two calls of pz_barrier_wait: breaks the barrier, unless it was released meanwhile (true). */
+bool pz_barrier_leave(pz_proc *proc, pz_barrier *barrier, pz_arrival *arrival);
 void pz_barrier_break(pz_proc *proc, pz_barrier *barrier);
 void pz_barrier_reset(pz_proc *proc, pz_barrier *barrier);
-uint32_t pz_barrier_waiting(pz_barrier *barrier);
+uint32_t pz_barrier_waiting(pz_barrier *barrier); /* arrived in the phase that is filling */
 
 #endif
