@@ -21,10 +21,10 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"_failures"}),  # says in words what the extension modules met
     frozenset({"_locks"}),  # also makes the base type of handles (_handle.h)
     frozenset({"_program"}),
+    frozenset({"util", "reduction"}),
     frozenset({"_sync", "_message", "_posixqueue"}),
     frozenset({"_ring"}),
     frozenset({"_channel"}),
-    frozenset({"util", "reduction"}),
     frozenset({"synchronize", "memory"}),
     frozenset({"queues", "doorbell", "posixqueue"}),
     frozenset({"connection"}),
@@ -36,7 +36,10 @@ LAYERS: tuple[frozenset[str], ...] = (
 )
 
 # (importer, imported): why this one may point upwards. Such an import is inside a function, never at the top.
-UPWARDS: dict[tuple[str, str], str] = {}
+UPWARDS: dict[tuple[str, str], str] = {
+    ("_failures", "_program"): "an out-of-memory message says how much is in use",
+    ("synchronize", "process"): "the repr of a lock names the process that holds it",
+}
 
 # Lines. At the limit, split by who owns the state.
 LIMITS = {

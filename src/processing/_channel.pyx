@@ -12,7 +12,7 @@ from processing._ring cimport *
 from queue import Empty
 
 from processing import _locks
-from processing import _failures as failures
+from processing import _failures
 from processing._ring import Closed
 
 cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_locks.proc, PZ_PROC_CAPSULE)
@@ -28,7 +28,7 @@ cdef class QueueBase(Handle):
 
     cdef pz_ring *ring(self) except NULL:
         if self.at == NULL or self.closed:
-            raise failures.queue_closed(self)
+            raise _failures.queue_closed(self)
         return <pz_ring *>self.at
 
     def put(self, obj, bint block=True, timeout=None):
@@ -174,7 +174,7 @@ cdef class EndBase(Handle):
         try:
             put_value(self.writing(), obj, True, PZ_FOREVER, self, raw)
         except Closed:
-            raise failures.broken_pipe(self) from None
+            raise _failures.broken_pipe(self) from None
 
     def _recv(self, bint raw):
         try:
@@ -208,7 +208,7 @@ cdef class EndBase(Handle):
 
 cdef void *need(Handle handle) except NULL:
     if handle.at == NULL:
-        raise failures.handle_closed(handle)
+        raise _failures.handle_closed(handle)
     return handle.at
 
 

@@ -20,6 +20,19 @@ typedef struct PzHandle {
     uint16_t name_at; /* place of its name (PZ_NAME bytes) */
 } PzHandle;
 
+/* This process's attachment to the arena: one in a process, used by every extension module through the capsule. */
+extern pz_proc pz_program;
+extern PyTypeObject pz_HandleType;
+extern PyMethodDef pz_handle_functions[];
+int pz_handle_ready(void);
+
+/* Exceptions (worded in _failures.py); all return NULL. */
+PyObject *pz_raise_closed(PyObject *self);
+PyObject *pz_raise_owner_died(PyObject *self, uint32_t dead);
+PyObject *pz_raise_status(PyObject *self, int rc);
+/* Absolute deadline of a timeout in seconds (NULL or None: never); -1 with an exception. */
+int pz_deadline_of(PyObject *timeout, uint64_t *deadline);
+
 #define PZ_PROC_CAPSULE "processing._locks.proc"
 
 #endif

@@ -18,7 +18,7 @@ from libc.math cimport isnan
 from libc.string cimport memcpy
 
 from processing import _locks
-from processing import _failures as failures
+from processing import _failures
 
 cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_locks.proc, PZ_PROC_CAPSULE)
 
@@ -39,7 +39,7 @@ cdef pz_proc *program() except NULL:
 cdef object check(int rc, object who):
     """Turns a negative status of the core into an exception about `who`."""
     if rc < 0:
-        raise failures.status(who, -rc)
+        raise _failures.status(who, -rc)
 
 
 cdef uint64_t deadline_of(object timeout) except? 0:
@@ -60,10 +60,10 @@ def attach():
     if proc.base != NULL:
         return
     text = os.environ.get("PROCESSING_MEMORY_LIMIT", "")
-    cdef uint64_t limit = failures.parse_bytes(text) if text else 0
+    cdef uint64_t limit = _failures.parse_bytes(text) if text else 0
     cdef int rc = pz_arena_create(proc, limit, NULL)
     if rc < 0:
-        raise failures.no_arena(-rc)
+        raise _failures.no_arena(-rc)
     hook()
 
 
@@ -100,7 +100,7 @@ def reserve_child(bint copy_ledger):
     cdef uint32_t token = 0
     cdef int rc = pz_slot_reserve(program(), copy_ledger, &token)
     if rc < 0:
-        raise failures.no_slot(-rc)
+        raise _failures.no_slot(-rc)
     return token
 
 
@@ -122,7 +122,7 @@ def before_fork():
         fork_token = reserve_child(True)
     except BaseException as error:
         # A raw os.fork() must not fail for us: the child then has no part in the program.
-        failures.warn_no_slot(error)
+        _failures.warn_no_slot(error)
 
 
 def after_fork_in_child():
@@ -148,12 +148,12 @@ def adopt(int fd, uint32_t token):
         raise RuntimeError("this process has an arena already")
     cdef int rc = pz_arena_map(proc, fd, NULL)
     if rc < 0:
-        raise failures.no_arena(-rc)
+        raise _failures.no_arena(-rc)
     os.set_inheritable(fd, False)
     rc = pz_slot_claim(proc, token)
     if rc < 0:
         pz_arena_unmap(proc)
-        raise failures.no_arena(-rc)
+        raise _failures.no_arena(-rc)
     hook()
 
 
@@ -183,7 +183,7 @@ def unpark(uint64_t offset, uint32_t gen):
     """The bytes that were parked for this process; call unparked() when they have been unpickled."""
     global parked_offset
     if pz_block_find(proc, offset, gen) == NULL:
-        raise failures.stale(bytes)
+        raise _failures.stale(bytes)
     cdef pz_parcel *parcel = <pz_parcel *>pz_at(proc, offset)
     parked_offset = offset
     return (<char *>pz_parcel_data(parcel))[:parcel.length]
@@ -203,13 +203,13 @@ cdef uint64_t new_parcel(uint64_t length, list refs, who) except 0:
     cdef uint32_t count = <uint32_t>len(refs) if refs is not None else 0
     cdef int rc = pz_parcel_new(program(), length, count, &offset)
     if rc < 0:
-        raise failures.status(who, -rc)
+        raise _failures.status(who, -rc)
     if count:
         for at, gen in refs:
             rc = pz_parcel_carry(proc, offset, at, gen)
             if rc < 0:
                 pz_parcel_free(proc, offset)
-                raise failures.status(who, -rc)
+                raise _failures.status(who, -rc)
     return offset
 
 

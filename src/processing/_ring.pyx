@@ -21,7 +21,7 @@ from pickle import loads as pickle_loads, dumps as pickle_dumps
 from queue import Empty, Full
 
 from processing import _locks
-from processing import _failures as failures
+from processing import _failures
 
 cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_locks.proc, PZ_PROC_CAPSULE)
 

@@ -8,7 +8,7 @@ from processing.pz cimport *
 from processing._program cimport program, check, deadline_of
 
 from processing import _locks
-from processing import _failures as failures
+from processing import _failures
 from threading import BrokenBarrierError
 
 cdef extern from "_handle.h":
@@ -19,7 +19,7 @@ cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_locks.proc, PZ_PROC_CAPSUL
 
 cdef void *need(Handle handle) except NULL:
     if handle.at == NULL:
-        raise failures.handle_closed(handle)
+        raise _failures.handle_closed(handle)
     return handle.at
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from . import _channel, _program, _sync
 from .doorbell import wait
 from .errors import BufferTooShort
-from .synchronize import _Pickles, _title
+from .synchronize import _Pickles, _tail
 
 __all__ = ["Connection", "ConnectionStatistics", "Pipe", "wait"]
 
@@ -164,9 +164,9 @@ class Connection(_Pickles, _channel.EndBase):
 
     def __repr__(self) -> str:
         if not self._is_open:
-            return f"<{_title(self)} closed>"
+            return f"<{type(self).__name__} closed>"
         direction = {1: "read-only", 2: "write-only"}.get(self._mode, "duplex")
-        return f"<{_title(self)} at {id(self):#x} {direction}>"
+        return f"<{type(self).__name__} at {id(self):#x} {direction}{_tail(self)}"
 
 
 def Pipe(

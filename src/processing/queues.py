@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from . import _channel, _locks, _sync
 from .errors import LostItems
-from .synchronize import _new, _Pickles, _title
+from .synchronize import _new, _Pickles, _tail
 
 __all__ = [
     "BufferedQueue",
@@ -73,12 +73,12 @@ class _Queue(_Pickles, _channel.QueueBase):
 
     def __repr__(self) -> str:
         if not self._is_open:
-            return f"<{_title(self)} closed>"
+            return f"<{type(self).__name__} closed>"
         put, got, *_, closed = self._facts()
         limit = f" maxsize={self.maxsize}" if self.maxsize else ""
-        return (
-            f"<{_title(self)} at {id(self):#x} size={max(0, put - got)}{limit}{' closed' if closed else ''}>"
-        )
+        size = max(0, put - got)
+        state = f"size={size}{limit}{' closed' if closed else ''}"
+        return f"<{type(self).__name__} at {id(self):#x} {state}{_tail(self)}"
 
     def fileno(self) -> int:
         """A descriptor of this process that is readable while the queue is not empty; for select and asyncio."""

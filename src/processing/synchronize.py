@@ -122,9 +122,10 @@ class _Pickles:
         return self
 
 
-def _title(self: Any) -> str:
+def _tail(self: Any) -> str:
+    """The end of a repr: the name, if the object has one."""
     name = self.name if self._is_open else ""
-    return f"{type(self).__name__} {name!r}" if name else type(self).__name__
+    return f" name={name!r}>" if name else ">"
 
 
 class Lock(_Pickles, _locks.Lock):
@@ -151,11 +152,11 @@ class Lock(_Pickles, _locks.Lock):
 
     def __repr__(self) -> str:
         if not self._is_open:
-            return f"<{_title(self)}(closed)>"
+            return f"<{type(self).__name__}(closed)>"
         locked, owner, mine, *_, depth = _sync.lock_facts(self)
         who = "None" if not locked else _me() if mine else f"pid {owner}" if owner else "SomeOtherProcess"
-        more = f", {depth}" if self._layout is _sync.RLOCK else ""
-        return f"<{_title(self)}(owner={who}{more})>"
+        state = f"{who}, {depth}" if self._layout is _sync.RLOCK else f"owner={who}"
+        return f"<{type(self).__name__}({state}){_tail(self)}"
 
 
 def _me() -> str:
@@ -222,7 +223,7 @@ class Semaphore(_Pickles, _locks.Semaphore):
         return SemaphoreStatistics(*_sync.semaphore_facts(self, False))
 
     def __repr__(self) -> str:
-        return f"<{_title(self)}(value={self.get_value() if self._is_open else 'closed'})>"
+        return f"<{type(self).__name__}(value={self.get_value() if self._is_open else 'closed'}){_tail(self)}"
 
 
 class BoundedSemaphore(_Pickles, _locks.BoundedSemaphore):
@@ -251,8 +252,8 @@ class BoundedSemaphore(_Pickles, _locks.BoundedSemaphore):
 
     def __repr__(self) -> str:
         if not self._is_open:
-            return f"<{_title(self)}(closed)>"
-        return f"<{_title(self)}(value={self.get_value()}, maxvalue={_sync.bounded_permits(self)})>"
+            return f"<{type(self).__name__}(closed)>"
+        return f"<{type(self).__name__}(value={self.get_value()}, maxvalue={_sync.bounded_permits(self)}){_tail(self)}"
 
 
 class Condition(_Pickles, _sync.ConditionBase):
@@ -305,17 +306,15 @@ class Condition(_Pickles, _sync.ConditionBase):
     def wait_for(self, predicate: Callable[[], _T], timeout: float | None = None) -> _T:
         """Waits until `predicate()` is true, at most `timeout` seconds; -> its last value."""
         result = predicate()
-        if result:
-            return result
         end = None if timeout is None else time.monotonic() + timeout
+        left = timeout
         while not result:
-            left = None
+            self.wait(left)
+            result = predicate()
             if end is not None:
                 left = end - time.monotonic()
                 if left <= 0:
                     break
-            self.wait(left)
-            result = predicate()
         return result
 
     def notify(self, n: int = 1) -> None:
@@ -331,7 +330,7 @@ class Condition(_Pickles, _sync.ConditionBase):
         return ConditionStatistics(self._waiting(), *self._counts())
 
     def __repr__(self) -> str:
-        return f"<{_title(self)}({self._lock!r}, {self._waiting() if self._is_open else 'closed'})>"
+        return f"<{type(self).__name__}({self._lock!r}, {self._waiting() if self._is_open else 'closed'}){_tail(self)}"
 
 
 def _reopen_condition(
@@ -360,7 +359,7 @@ class Event(_Pickles, _sync.EventBase):
         return EventStatistics(self.is_set(), self._sets())
 
     def __repr__(self) -> str:
-        return f"<{_title(self)} at {id(self):#x} {'set' if self.is_set() else 'unset'}>"
+        return f"<{type(self).__name__} at {id(self):#x} {'set' if self.is_set() else 'unset'}{_tail(self)}"
 
 
 class Barrier(_Pickles, _sync.BarrierBase):
@@ -405,9 +404,9 @@ class Barrier(_Pickles, _sync.BarrierBase):
 
     def __repr__(self) -> str:
         if not self._is_open:
-            return f"<{_title(self)}(closed)>"
+            return f"<{type(self).__name__}(closed)>"
         state = "broken" if self.broken else f"waiters={self.n_waiting}/{self.parties}"
-        return f"<{_title(self)} at {id(self):#x}: {state}>"
+        return f"<{type(self).__name__} at {id(self):#x}: {state}{_tail(self)}"
 
 
 def _reopen_barrier(
