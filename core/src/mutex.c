@@ -119,6 +119,39 @@ int pz_mutex_wait(pz_proc *proc, pz_u32 *word, pz_wait *wait)
     }
 }
 
+int pz_mutex_await(pz_proc *proc, pz_u32 *word, pz_wait *wait)
+{
+    for (;;) {
+        uint32_t seen = pz_peek(word);
+        if (!(seen & PZ_LOCKED) || pz_spin(proc, word, seen, NULL, wait))
+            return 0;
+        if (!(seen & PZ_WAITERS) && !pz_cas(word, &seen, seen | PZ_WAITERS))
+            continue;
+        wait->slept = 1;
+        int rc = pz_sleep(proc, word, seen | PZ_WAITERS, wait);
+        seen = pz_peek(word);
+        if (rc < 0 && (seen & PZ_LOCKED) && PZ_OWNER_OF(seen) != proc->self &&
+            pz_owner_life(proc, PZ_OWNER_OF(seen)) == PZ_DEAD) {
+            wait->suspect = 1;
+            return 0;
+        }
+        if (rc < 0)
+            return !(seen & PZ_LOCKED) ? 0 : rc;
+    }
+}
+
+int pz_mutex_retry(pz_proc *proc, pz_u32 *word, const pz_wait *wait)
+{
+    if (wait->suspect && take_over(proc, word, pz_peek(word)) == 1)
+        return 1;
+    for (int i = 0; i < 40; i++) {
+        if (PZ_LIKELY(try_once(proc, word, wait->slept ? PZ_WAITERS : 0) == 0))
+            return 0;
+        pz_relax();
+    }
+    return -EBUSY;
+}
+
 int pz_mutex_lock(pz_proc *proc, pz_u32 *word)
 {
     int rc = pz_mutex_try(proc, word);

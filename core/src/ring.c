@@ -102,16 +102,10 @@ static PZ_COLD void repair_put(pz_proc *proc, pz_ring *ring)
     ring->pending = 0;
 }
 
-int pz_put_open(pz_proc *proc, pz_ring *ring, pz_put *put, pz_wait *wait)
+static int put_opened(pz_proc *proc, pz_ring *ring, pz_put *put, int rc)
 {
-    int rc = pz_mutex_try(proc, &ring->put_lock);
-    if (PZ_UNLIKELY(rc < 0)) {
-        if (!wait)
-            return rc;
-        rc = pz_mutex_wait(proc, &ring->put_lock, wait);
-        if (rc < 0)
-            return rc;
-    }
+    if (PZ_UNLIKELY(rc < 0))
+        return rc;
     if (PZ_UNLIKELY(rc == 1))
         repair_put(proc, ring);
     if (PZ_UNLIKELY(pz_peek(&ring->closed) & PZ_NO_READER)) {
@@ -121,6 +115,24 @@ int pz_put_open(pz_proc *proc, pz_ring *ring, pz_put *put, pz_wait *wait)
     put->tail = pz_peek(&ring->tail);
     put->items = put->bytes = put->parcel = 0;
     return 0;
+}
+
+int pz_put_open(pz_proc *proc, pz_ring *ring, pz_put *put, pz_wait *wait)
+{
+    int rc = pz_mutex_try(proc, &ring->put_lock);
+    if (PZ_UNLIKELY(rc < 0) && wait)
+        rc = pz_mutex_wait(proc, &ring->put_lock, wait);
+    return put_opened(proc, ring, put, rc);
+}
+
+int pz_put_retry(pz_proc *proc, pz_ring *ring, pz_put *put, const pz_wait *wait)
+{
+    return put_opened(proc, ring, put, pz_mutex_retry(proc, &ring->put_lock, wait));
+}
+
+int pz_put_await(pz_proc *proc, pz_ring *ring, pz_wait *wait)
+{
+    return pz_mutex_await(proc, &ring->put_lock, wait);
 }
 
 /* The segment behind the one that is full: linked already, the spare one, or a new one. */
@@ -299,21 +311,33 @@ static PZ_COLD void repair_get(pz_proc *proc, pz_ring *ring)
     ring->seen_tail = 0;
 }
 
-int pz_get_open(pz_proc *proc, pz_ring *ring, pz_get *get, pz_wait *wait)
+static int get_opened(pz_proc *proc, pz_ring *ring, pz_get *get, int rc)
 {
-    int rc = pz_mutex_try(proc, &ring->get_lock);
-    if (PZ_UNLIKELY(rc < 0)) {
-        if (!wait)
-            return rc;
-        rc = pz_mutex_wait(proc, &ring->get_lock, wait);
-        if (rc < 0)
-            return rc;
-    }
+    if (PZ_UNLIKELY(rc < 0))
+        return rc;
     if (PZ_UNLIKELY(rc == 1))
         repair_get(proc, ring);
     get->head = pz_peek(&ring->head);
     get->items = get->bytes = get->parcel = 0;
     return 0;
+}
+
+int pz_get_open(pz_proc *proc, pz_ring *ring, pz_get *get, pz_wait *wait)
+{
+    int rc = pz_mutex_try(proc, &ring->get_lock);
+    if (PZ_UNLIKELY(rc < 0) && wait)
+        rc = pz_mutex_wait(proc, &ring->get_lock, wait);
+    return get_opened(proc, ring, get, rc);
+}
+
+int pz_get_retry(pz_proc *proc, pz_ring *ring, pz_get *get, const pz_wait *wait)
+{
+    return get_opened(proc, ring, get, pz_mutex_retry(proc, &ring->get_lock, wait));
+}
+
+int pz_get_await(pz_proc *proc, pz_ring *ring, pz_wait *wait)
+{
+    return pz_mutex_await(proc, &ring->get_lock, wait);
 }
 
 /* Leaves the segment that has been read to its end. */

@@ -228,18 +228,25 @@ static PyObject *reopen(PyObject *module, PyObject *args)
     return finish(self, found, name_at);
 }
 
-PyDoc_STRVAR(disown_all_doc, "disown_all(): this process ends in an orderly way; the locks it holds stay held by nobody.");
-static PyObject *disown_all(PyObject *module, PyObject *unused)
+PyDoc_STRVAR(disown_all_doc, "disown_all(close) -> whether memory is still looked into.\n\n"
+                             "This process ends in an orderly way: the locks it holds stay held by nobody. `close`: its "
+                             "handles are closed too, unless arrays look into received messages.");
+static PyObject *disown_all(PyObject *module, PyObject *close)
 {
     (void)module;
-    (void)unused;
     PyObject *key, *value;
+    bool closing = PyObject_IsTrue(close) == 1, looked_into = false;
     for (Py_ssize_t at = 0; PyDict_Next(registry, &at, &key, &value);) {
         PzHandle *handle = PyLong_AsVoidPtr(value);
-        if (handle && handle->at)
-            disown(handle);
+        if (!handle || !handle->at)
+            continue;
+        disown(handle);
+        looked_into |= handle->kind == PZ_BUFFER;
     }
-    Py_RETURN_NONE;
+    if (closing && !looked_into)
+        for (Py_ssize_t at = 0; PyDict_Next(registry, &at, &key, &value);)
+            ((PzHandle *)PyLong_AsVoidPtr(value))->at = NULL; /* their references go with the ledger */
+    return PyBool_FromLong(looked_into);
 }
 
 PyDoc_STRVAR(own_doc, "own(cls, base) -> cls with the methods of `base` as its own.\n\n"
@@ -341,7 +348,7 @@ PyMethodDef pz_handle_functions[] = {{"create", create, METH_VARARGS, create_doc
                                      {"adopt", adopt, METH_VARARGS, adopt_doc},
                                      {"reopen", reopen, METH_VARARGS, reopen_doc},
                                      {"own", own, METH_VARARGS, own_doc},
-                                     {"disown_all", disown_all, METH_NOARGS, disown_all_doc},
+                                     {"disown_all", disown_all, METH_O, disown_all_doc},
                                      {NULL, NULL, 0, NULL}};
 
 int pz_handle_ready(void)

@@ -9,6 +9,7 @@ memory that handles point into is mapped once and never unmapped while the proce
     end                leave(); a child that was reaped: bury_child(token)
 """
 import os
+import sys
 from contextlib import contextmanager
 from _thread import get_ident
 
@@ -158,13 +159,18 @@ def adopt(int fd, uint32_t token):
 
 
 def leave():
-    """The orderly end of this process's part: locks it holds stay held by nobody, references are dropped."""
-    if proc.base == NULL or proc.slot == 0:
+    """The orderly end of this process's part: locks it holds stay held by nobody, its references are dropped.
+
+    Handles are closed by it. Where other threads may still be using them, or arrays look into received messages, the
+    references stay; whoever buries this process drops them.
+    """
+    if proc.base == NULL or proc.slot == 0 or os.getpid() != proc.pid:
         return
-    if os.getpid() != proc.pid:
-        return
-    _locks.disown_all()
-    pz_slot_leave(proc)
+    threading = sys.modules.get("threading")
+    alone = threading is None or threading.active_count() <= 1
+    looked_into = _locks.disown_all(alone)
+    if alone and not looked_into:
+        pz_slot_leave(proc)
 
 
 def park(data, uint32_t token, list refs):

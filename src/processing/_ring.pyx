@@ -35,15 +35,19 @@ class Closed(Exception):
 cdef int open_put(pz_ring *ring, pz_put *put, uint64_t deadline) except? -1:
     """0, or -EPIPE, -ETIMEDOUT."""
     cdef pz_wait wait
-    cdef int rc = pz_put_open(proc, ring, put, NULL)
-    if rc == -EBUSY:
-        pz_wait_init(&wait, deadline)
-        while True:
-            with nogil:
-                rc = pz_put_open(proc, ring, put, &wait)
-            if rc != -EINTR:
-                break
+    # The lock is only ever taken with the GIL held, so that it is never held by a thread that waits for the GIL.
+    cdef int rc
+    pz_wait_init(&wait, deadline)
+    while True:
+        rc = pz_put_retry(proc, ring, put, &wait)
+        if rc != -EBUSY:
+            break
+        with nogil:
+            rc = pz_put_await(proc, ring, &wait)
+        if rc == -EINTR:
             PyErr_CheckSignals()
+        elif rc < 0:
+            break
     return rc
 
 
@@ -152,15 +156,19 @@ cdef int wait_items(pz_ring *ring, uint64_t deadline) except? -1:
 
 cdef int open_get(pz_ring *ring, pz_get *get, uint64_t deadline) except? -1:
     cdef pz_wait wait
-    cdef int rc = pz_get_open(proc, ring, get, NULL)
-    if rc == -EBUSY:
-        pz_wait_init(&wait, deadline)
-        while True:
-            with nogil:
-                rc = pz_get_open(proc, ring, get, &wait)
-            if rc != -EINTR:
-                break
+    # The lock is only ever taken with the GIL held, so that it is never held by a thread that waits for the GIL.
+    cdef int rc
+    pz_wait_init(&wait, deadline)
+    while True:
+        rc = pz_get_retry(proc, ring, get, &wait)
+        if rc != -EBUSY:
+            break
+        with nogil:
+            rc = pz_get_await(proc, ring, &wait)
+        if rc == -EINTR:
             PyErr_CheckSignals()
+        elif rc < 0:
+            break
     return rc
 
 
@@ -208,33 +216,52 @@ cdef object get_value(pz_ring *ring, bint block, uint64_t deadline, bint raw):
 
 
 cdef list get_values(pz_ring *ring, Py_ssize_t most):
-    """What is there now, at most `most` values; one lock a batch."""
-    cdef list taken = [], ready
+    """What is there now, at most `most` values; one lock a batch.
+
+    If some cannot be unpickled the others are taken all the same: the first error is raised, with them as `received`.
+    """
+    cdef list taken = [], values, kinds
     cdef pz_get get
     cdef const pz_record *record
     cdef const uint8_t *payload
     cdef uint8_t type = 0
+    cdef Py_ssize_t i
     cdef int rc
+    failure = None
     while len(taken) < most:
-        ready = []
+        values, kinds = [], []
         open_get(ring, &get, PZ_FOREVER)
         try:
-            while len(taken) + len(ready) < most:
+            # Nothing in here runs foreign code, not even the garbage collector: only strings, numbers, bytes are made.
+            while len(taken) + len(values) < most:
                 rc = pz_get_record(proc, ring, &get, &record, &payload)
                 if rc < 0:
                     break
                 type = record.type
                 if get.parcel:
                     break
-                ready.append((type, pz_decode(type, payload, record.length)))
+                values.append(pz_decode(type, payload, record.length))
+                kinds.append(type)
         except BaseException:
             pz_get_close(proc, ring, &get, True)
             raise
         pz_get_close(proc, ring, &get, False)
-        for kind, value in ready:
-            taken.append(pickle_loads(value) if kind == PZ_VALUE_PICKLE or kind == PZ_VALUE_RAW else value)
         if get.parcel:
-            taken.append(from_parcel(type, get.parcel, False))
-        elif not ready and pz_ring_is_empty(ring):
+            values.append(None)
+            kinds.append(0)
+        elif not values and pz_ring_is_empty(ring):
             break
+        for i in range(len(values)):
+            try:
+                if get.parcel:
+                    taken.append(from_parcel(type, get.parcel, False))
+                elif kinds[i] == PZ_VALUE_PICKLE or kinds[i] == PZ_VALUE_RAW:
+                    taken.append(pickle_loads(values[i]))
+                else:
+                    taken.append(values[i])
+            except Exception as error:
+                failure = failure or error
+    if failure is not None:
+        failure.received = taken
+        raise failure
     return taken

@@ -150,6 +150,10 @@ cdef extern from "pz/ring.h" nogil:
         uint32_t side, mode
     int pz_ring_init(pz_proc *, pz_ring *, uint64_t, uint64_t, uint32_t)
     int pz_put_open(pz_proc *, pz_ring *, pz_put *, pz_wait *)
+    int pz_put_retry(pz_proc *, pz_ring *, pz_put *, const pz_wait *)
+    int pz_put_await(pz_proc *, pz_ring *, pz_wait *)
+    int pz_get_retry(pz_proc *, pz_ring *, pz_get *, const pz_wait *)
+    int pz_get_await(pz_proc *, pz_ring *, pz_wait *)
     int pz_put_record(pz_proc *, pz_ring *, pz_put *, uint8_t, uint32_t, uint8_t **)
     int pz_put_parcel(pz_proc *, pz_ring *, pz_put *, uint8_t, uint64_t)
     void pz_put_close(pz_proc *, pz_ring *, pz_put *)

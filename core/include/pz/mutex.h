@@ -29,6 +29,8 @@ typedef struct pz_wait {
     uint64_t deadline;
     uint32_t sleeps; /* slices slept so far */
     uint32_t spun;   /* the spin of this wait is used up */
+    uint32_t slept;  /* others may sleep on the same lock: it is taken with WAITERS set */
+    uint32_t suspect; /* the owner of the lock was found dead */
 } pz_wait;
 
 static inline void pz_wait_init(pz_wait *wait, uint64_t deadline)
@@ -36,6 +38,8 @@ static inline void pz_wait_init(pz_wait *wait, uint64_t deadline)
     wait->deadline = deadline;
     wait->sleeps = 0;
     wait->spun = 0;
+    wait->slept = 0;
+    wait->suspect = 0;
 }
 
 /* Sleeps one slice while *word == expected. 0: look again; -EINTR: a signal or the end of a slice, let the caller see to
@@ -52,6 +56,11 @@ int pz_mutex_lock(pz_proc *proc, pz_u32 *word);
 int pz_mutex_try(pz_proc *proc, pz_u32 *word);
 /* As pz_mutex_lock, in steps: -EINTR, -ETIMEDOUT as pz_sleep. */
 int pz_mutex_wait(pz_proc *proc, pz_u32 *word, pz_wait *wait);
+/* In two steps, for a caller that must not hold the lock while it waits for something else (the GIL): pz_mutex_await
+ * sleeps until the lock looks free, or its owner dead (0; -EINTR, -ETIMEDOUT), and pz_mutex_retry tries to take it (0, 1,
+ * -EBUSY). */
+int pz_mutex_await(pz_proc *proc, pz_u32 *word, pz_wait *wait);
+int pz_mutex_retry(pz_proc *proc, pz_u32 *word, const pz_wait *wait);
 PZ_COLD void pz_mutex_wake(pz_proc *proc, pz_u32 *word);
 
 static inline void pz_mutex_unlock(pz_proc *proc, pz_u32 *word)

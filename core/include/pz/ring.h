@@ -105,6 +105,9 @@ int pz_ring_new(pz_proc *proc, uint64_t max_items, uint32_t flags, pz_ref *ref);
 
 /* Opens a put. `wait` NULL: -EBUSY instead of sleeping for the lock. -EPIPE: nobody can read any more. */
 int pz_put_open(pz_proc *proc, pz_ring *ring, pz_put *put, pz_wait *wait);
+/* The same in two steps, as pz_mutex_retry and pz_mutex_await: the lock is not held between them. */
+int pz_put_retry(pz_proc *proc, pz_ring *ring, pz_put *put, const pz_wait *wait);
+int pz_put_await(pz_proc *proc, pz_ring *ring, pz_wait *wait);
 /* Room for one record; the payload goes to *at. -EAGAIN: the ring is full; -ENOMEM. Either way the put stays open. */
 int pz_put_record(pz_proc *proc, pz_ring *ring, pz_put *put, uint8_t type, uint32_t length, uint8_t **at);
 /* The record of a parcel of this process; at most one in a put, and the last thing in it. */
@@ -115,6 +118,8 @@ void pz_put_close(pz_proc *proc, pz_ring *ring, pz_put *put);
 int pz_ring_wait_room(pz_proc *proc, pz_ring *ring, pz_wait *wait);
 
 int pz_get_open(pz_proc *proc, pz_ring *ring, pz_get *get, pz_wait *wait);
+int pz_get_retry(pz_proc *proc, pz_ring *ring, pz_get *get, const pz_wait *wait);
+int pz_get_await(pz_proc *proc, pz_ring *ring, pz_wait *wait);
 /* The next record. -EAGAIN: nothing more (in this get). A parcel is the last record of its get; after the close it is
  * owned by this process. */
 int pz_get_record(pz_proc *proc, pz_ring *ring, pz_get *get, const pz_record **record, const uint8_t **payload);
