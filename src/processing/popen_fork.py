@@ -11,6 +11,7 @@ from ._this import STOP_SIGNAL, program, this
 
 TYPE_CHECKING = False  # as typing has it; importing that would make every child slower
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .process import BaseProcess
@@ -178,9 +179,10 @@ class Popen:
         if sentinel >= 0:
             os.close(sentinel)
 
-    def __del__(self) -> None:
-        if getattr(self, "sentinel", -1) >= 0:
-            self.close()
+    # The default argument stays reachable while the interpreter tears the module down.
+    def __del__(self, _close: Callable[[int], None] = os.close) -> None:
+        if self.sentinel >= 0:
+            _close(self.sentinel)
 
 
 def block_stop() -> Any:

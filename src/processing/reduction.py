@@ -195,14 +195,14 @@ class ByValue:
                 """By value only what has no name that the reader could import."""
 
                 def __init__(self, file: Any, protocol: int, buffer_callback: BufferCallback | None) -> None:
-                    super().__init__(file, protocol, buffer_callback=buffer_callback)
                     table: dict[type, Reducer] = {
                         **cloudpickle.Pickler.dispatch_table,
                         **(reducers.merged or {}),
                     }
-                    # It would read an open file to its end and send the text.
+                    # Looked at once, by the constructor. An open file it would read to its end, to send the text.
                     table.pop(io.TextIOWrapper, None)
                     self.dispatch_table = table
+                    super().__init__(file, protocol, buffer_callback=buffer_callback)
 
                 def reducer_override(self, obj: Any) -> Any:
                     kind = type(obj)

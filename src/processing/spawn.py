@@ -149,7 +149,7 @@ def start_interpreter(command: list[str], fds: list[int]) -> int:
             [os.fsencode(word) for word in command],
             [path],
             True,
-            tuple(sorted(set(fds))),
+            tuple(sorted({*fds, fail})),
         ]
         # Working directory, environment; six ends of standard streams; the pipe for errors; restore signals, new
         # session; process group, group, groups, user, umask, a function to call: all as they are.
