@@ -131,12 +131,15 @@ class Cells:
         with open(path, "r+b") as file:
             self.memory = mmap.mmap(file.fileno(), 8 * count)
 
+    # Through a cast view, one store each: struct.pack_into writes zeros first, which others see.
     def __getitem__(self, index: int) -> int:
-        number: int = struct.unpack_from("q", self.memory, 8 * index)[0]
+        with memoryview(self.memory) as view, view.cast("q") as cells:
+            number: int = cells[index]
         return number
 
     def __setitem__(self, index: int, value: int) -> None:
-        struct.pack_into("q", self.memory, 8 * index, value)
+        with memoryview(self.memory) as view, view.cast("q") as cells:
+            cells[index] = value
 
     def close(self) -> None:
         self.memory.close()

@@ -70,11 +70,8 @@ def test_messages_do_not_mix(pair: Any) -> None:
 
 
 def echo(connection: Any) -> None:
-    while True:
-        try:
-            connection.send(connection.recv())
-        except EOFError:
-            break
+    while (value := connection.recv()) != "end":
+        connection.send(value)
 
 
 def test_between_processes(start_method: Any) -> None:
@@ -86,8 +83,12 @@ def test_between_processes(start_method: Any) -> None:
             assert recv(ours) == value
         ours.send(b"x" * 5_000_000)
         assert len(recv(ours)) == 5_000_000
-        ours.close()
+        ours.send("end")
         ended(process)
+    assert ours.poll(LIMIT)
+    with pytest.raises(EOFError):
+        ours.recv()
+    ours.close()
 
 
 def send_many(connection: Any, count: int) -> None:
@@ -441,6 +442,5 @@ def test_an_end_sent_through_a_pipe(pair: Any) -> None:
     inner.close()
 
 
-def test_repr_and_name(pair: Any) -> None:
-    assert repr(pair[0]).startswith("<processing.connection.Connection")
-    assert pair[0].name is None or isinstance(pair[0].name, str)
+def test_repr(pair: Any) -> None:
+    assert "Connection" in repr(pair[0])
