@@ -22,6 +22,7 @@ cdef class QueueBase(Handle):
     """A ring as a queue; the classes in queues.py add names, repr and statistics."""
     cdef bint closed
     cdef public object doorbell  # of doorbell.py, once a descriptor was asked for
+    cdef list received  # taken in a batch with one that could not be unpickled, and not yet handed out
 
     def _init(self, uint64_t maxsize, bint joinable):
         check(pz_ring_init(proc, <pz_ring *>self.at, maxsize, 0, PZ_RING_JOINABLE if joinable else 0), self)
@@ -45,6 +46,9 @@ cdef class QueueBase(Handle):
 
         Blocks while the queue is empty, at most `timeout` seconds; queue.Empty then, or at once if `block` is false.
         """
+        if self.received is not None:
+            self.ring()
+            return self.stashed(1)[0]
         value = get_value(self.ring(), block, PZ_FOREVER if timeout is None else deadline_of(timeout), False)
         if self.doorbell is not None:
             self.doorbell.refresh()
@@ -65,16 +69,24 @@ cdef class QueueBase(Handle):
         """
         put_values(self.ring(), list(iterable), block, PZ_FOREVER if timeout is None else deadline_of(timeout), self)
 
-    def get_many(self, Py_ssize_t most=-1, bint block=True, timeout=None):
-        """Takes what is there, at most `most` objects (-1: all), in order; waits like get() for the first one."""
+    def get_many(self, max_items=None, bint block=True, timeout=None):
+        """Takes what is there, at most `max_items` objects (None: all), in order; waits like get() for the first.
+
+        If one cannot be unpickled its error is raised, and the next call returns the others.
+        """
         cdef uint64_t deadline = PZ_FOREVER if timeout is None else deadline_of(timeout)
         cdef pz_ring *ring = self.ring()
-        if most == 0 or most < -1:
-            raise ValueError("most must be -1 (all) or at least 1")
-        if most < 0:
-            most = 1 << 40
+        cdef Py_ssize_t most = (1 << 60) if max_items is None else max_items
+        if most < 1:
+            raise ValueError(f"max_items must be at least 1, or None for all, not {max_items}")
+        if self.received is not None:
+            return self.stashed(most)
         while True:
-            values = get_values(ring, most)
+            try:
+                values = get_values(ring, most)
+            except Exception as error:
+                self.received = getattr(error, "received", None) or None
+                raise
             if values:
                 if self.doorbell is not None:
                     self.doorbell.refresh()
@@ -82,13 +94,18 @@ cdef class QueueBase(Handle):
             if not block or wait_items(ring, deadline) == -ETIMEDOUT:
                 raise Empty
 
+    cdef list stashed(self, Py_ssize_t most):
+        values = self.received
+        self.received = values[most:] or None
+        return values[:most]
+
     def qsize(self):
         """How many objects are in the queue."""
-        return pz_ring_items(self.ring())
+        return pz_ring_items(self.ring()) + (len(self.received) if self.received is not None else 0)
 
     def empty(self):
         """True if nothing is in the queue."""
-        return pz_ring_is_empty(self.ring())
+        return pz_ring_is_empty(self.ring()) and self.received is None
 
     def full(self):
         """True if a bounded queue holds `maxsize` objects."""
@@ -147,7 +164,7 @@ cdef class QueueBase(Handle):
         return bell(<pz_ring *>need(self), on)
 
     def _ready(self):
-        return is_ready(<pz_ring *>need(self))
+        return self.received is not None or is_ready(<pz_ring *>need(self))
 
 
 cdef class EndBase(Handle):

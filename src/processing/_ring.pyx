@@ -218,7 +218,7 @@ cdef object get_value(pz_ring *ring, bint block, uint64_t deadline, bint raw):
 cdef list get_values(pz_ring *ring, Py_ssize_t most):
     """What is there now, at most `most` values; one lock a batch.
 
-    If some cannot be unpickled the others are taken all the same: the first error is raised, with them as `received`.
+    If some cannot be unpickled the first error is raised, with the values that could in its attribute `received`.
     """
     cdef list taken = [], values, kinds
     cdef pz_get get

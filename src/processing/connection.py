@@ -164,9 +164,9 @@ class Connection(_Pickles, _channel.EndBase):
 
     def __repr__(self) -> str:
         if not self._is_open:
-            return f"<{type(self).__name__} closed>"
+            return f"<{type(self).__module__}.{type(self).__qualname__} closed>"
         direction = {1: "read-only", 2: "write-only"}.get(self._mode, "duplex")
-        return f"<{type(self).__name__} at {id(self):#x} {direction}{_tail(self)}"
+        return f"<{type(self).__module__}.{type(self).__qualname__} at {id(self):#x} {direction}{_tail(self)}"
 
 
 def Pipe(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from . import connection, posixqueue, queues, synchronize
+    from . import connection, memory, posixqueue, queues, synchronize
 
 __all__ = [
     "BaseContext",
@@ -75,6 +75,7 @@ class BaseContext:
 
     ProcessingError = errors.ProcessingError
     LockOwnerDied = errors.LockOwnerDied
+    LostItems = errors.LostItems
     StaleHandleError = errors.StaleHandleError
     ProcessError = errors.ProcessError
     BufferTooShort = errors.BufferTooShort
@@ -230,6 +231,12 @@ class BaseContext:
         from .memory import memory_limit
 
         return memory_limit()
+
+    def memory_usage(self) -> memory.MemoryUsage:
+        """See `processing.memory_usage`."""
+        from .memory import memory_usage
+
+        return memory_usage()
 
     def set_memory_limit(self, size: int) -> None:
         """See `processing.set_memory_limit`."""
