@@ -81,7 +81,7 @@ def broken_pipe(end: object) -> BrokenPipeError:
 
 def owner_died(handle: object, pid: int) -> LockOwnerDied:
     """The owner of a lock died; the lock is free again."""
-    name: str = getattr(handle, "name", "")
+    name: str | None = getattr(handle, "name", None)
     what = f"{type(handle).__name__} {name!r}" if name else repr(handle)
     who = f"process {pid}" if pid else "a process that is gone"
     return LockOwnerDied(

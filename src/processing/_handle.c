@@ -286,17 +286,17 @@ static PyObject *handle_close(PzHandle *self, PyObject *unused)
 static PyObject *handle_get_name(PzHandle *self, void *unused)
 {
     (void)unused;
-    if (!self->at || !self->name_at)
-        return PyUnicode_FromString("");
-    const char *name = (const char *)self->at + self->name_at;
+    const char *name = self->at && self->name_at ? (const char *)self->at + self->name_at : "";
+    if (!*name)
+        Py_RETURN_NONE;
     return PyUnicode_DecodeUTF8(name, (Py_ssize_t)strnlen(name, PZ_NAME), "ignore");
 }
 
 static int handle_set_name(PzHandle *self, PyObject *value, void *unused)
 {
     (void)unused;
-    Py_ssize_t length;
-    const char *text = value ? PyUnicode_AsUTF8AndSize(value, &length) : NULL;
+    Py_ssize_t length = 0;
+    const char *text = value == Py_None ? "" : value ? PyUnicode_AsUTF8AndSize(value, &length) : NULL;
     if (!text) {
         if (!PyErr_Occurred())
             PyErr_SetString(PyExc_AttributeError, "the name cannot be deleted");
@@ -327,7 +327,7 @@ static PyMethodDef handle_methods[] = {
 
 static PyGetSetDef handle_getset[] = {
     {"name", (getter)handle_get_name, (setter)handle_set_name,
-     "Name of the object, for messages and tools: at most 64 bytes of UTF-8, seen by every process.", NULL},
+     "Name of the object for messages and tools, or None: at most 64 bytes of UTF-8, seen by every process.", NULL},
     {"_is_open", (getter)handle_is_open, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 

@@ -7,7 +7,7 @@ proc: Any  # a capsule: this process's attachment to the arena
 class Handle:
     """One object of the arena as this process holds it."""
 
-    name: str
+    name: str | None
     @property
     def _is_open(self) -> bool: ...
     def _key(self) -> tuple[int, int, int]: ...

@@ -124,7 +124,7 @@ class _Pickles:
 
 def _tail(self: Any) -> str:
     """The end of a repr: the name, if the object has one."""
-    name = self.name if self._is_open else ""
+    name = self.name if self._is_open else None
     return f" name={name!r}>" if name else ">"
 
 
