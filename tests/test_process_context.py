@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import processing
-from helpers import output_of, run_program
+from helpers import child, ended, output_of, run_program
 from processing import context, errors, spawn, util
 
 
@@ -156,6 +156,33 @@ def test_sharing_by_inheritance_only() -> None:
         assert context.get_spawning_popen() == "something"
     finally:
         context.set_spawning_popen(None)
+
+
+def input_of_child(connection: Any) -> None:
+    said: list[Any] = [sys.stdin.read(), sys.stdin.readline(), list(sys.stdin), sys.stdin.buffer.read()]
+    said += [
+        sys.stdin.isatty(),
+        sys.stdin.readable(),
+        sys.stdin.encoding,
+        os.readlink(f"/proc/self/fd/{sys.stdin.fileno()}"),
+    ]
+    try:
+        input()
+    except EOFError:
+        said.append("end")
+    sys.stdin.close()
+    try:
+        sys.stdin.read()
+    except ValueError:
+        said.append("closed")
+    connection.send(said)
+
+
+def test_standard_input_of_a_child_is_empty(start_method: Any) -> None:
+    ours, theirs = start_method.Pipe()
+    with child(start_method, input_of_child, theirs) as process:
+        assert ours.recv() == ["", "", [], b"", False, True, "utf-8", "/dev/null", "end", "closed"]
+        ended(process)
 
 
 # ---- util -----------------------------------------------------------------------------------------------------------

@@ -93,8 +93,8 @@ class ThisProcess:
         # Read end of the parent's lifeline, write end of our own sentinel; -1 in the first process of a program.
         self.parent_lifeline = -1
         self.own_sentinel = -1
-        # By thread: the sentinel's write end of the child that it is just starting.
-        self.starting: dict[int, int] = {}
+        # By thread: the sentinel's write end and the lifeline's read end of the child that it is just forking.
+        self.starting: dict[int, tuple[int, int]] = {}
         # Held for a waitpid() that does not block, and for a kill(), so that no pid is used after it was collected.
         self.reaping = allocate_lock()
         # Held over a fork beside other threads: whoever forks next must not change what the fork has noted.
@@ -119,9 +119,9 @@ class ThisProcess:
             util.shutdown.register()
 
     def after_fork_in_child(self) -> None:
-        sentinel = self.starting.pop(get_ident(), -1)
-        for fd in self.starting.values():
-            os.close(fd)
+        sentinel, reader = self.starting.pop(get_ident(), (-1, -1))
+        for fds in self.starting.values():
+            util.close_fds(*fds)
         self.starting.clear()
         if self.own_sentinel >= 0:
             os.close(self.own_sentinel)
@@ -132,7 +132,6 @@ class ThisProcess:
         self.children = set()
         if sentinel >= 0:
             # A child that Process.start() is making; any other goes on with what it has.
-            reader = self.lifeline.open_reader()
             if self.parent_lifeline >= 0:
                 os.close(self.parent_lifeline)
             self.parent_lifeline = reader

@@ -43,10 +43,11 @@ class Popen:
     # -- Starting
 
     def _launch(self, process: BaseProcess) -> None:
-        this.lifeline.ensure()
+        # Opened here and not in the child: the first look into /proc/<pid> of a new process is slow.
+        lifeline = this.lifeline.open_reader()
         sentinel, child_end = os.pipe()
         thread = get_ident()
-        this.starting[thread] = child_end
+        this.starting[thread] = child_end, lifeline
         mask = block_stop() if self.stoppable else None
         pid = -1
         try:
@@ -55,6 +56,7 @@ class Popen:
             if pid:
                 this.starting.pop(thread, None)
                 os.close(child_end)
+                os.close(lifeline)
                 if mask is not None:
                     restore_mask(mask)
                 if pid < 0:
