@@ -299,7 +299,7 @@ void pz_heap_init(pz_proc *proc, uint64_t limit)
 int pz_heap_valid(pz_proc *proc)
 {
     pz_heap *heap = proc->heap;
-    uint64_t used = 0, blocks = 0, warm = 0, linked[2] = {0, 0}, found[2] = {0, 0};
+    uint64_t used = 0, blocks = 0, warm = 0, backed_pages = 0, linked[2] = {0, 0}, found[2] = {0, 0};
     if (pz_peek(&heap->journal) != 0)
         return -EBUSY;
     for (uint32_t index = heap->first_page; index < heap->end_page;) {
@@ -314,6 +314,8 @@ int pz_heap_valid(pz_proc *proc)
             found[page->use == PZ_USE_WARM]++;
         if (page->use == PZ_USE_WARM)
             warm += (uint64_t)span << PZ_PAGE_SHIFT;
+        if (page->use == PZ_USE_WARM || page->use == PZ_USE_SMALL || page->use == PZ_USE_LARGE)
+            backed_pages += span;
         if (page->use == PZ_USE_MOVING && page->free == 0)
             return -EOWNERDEAD;
         if (page->use == PZ_USE_LARGE) {
@@ -344,7 +346,7 @@ int pz_heap_valid(pz_proc *proc)
             }
     if (linked[0] != found[0] || linked[1] != found[1])
         return -ENOLINK;
-    if (used != heap->used || blocks != heap->blocks || warm != pz_peek(&heap->warm) || pz_peek(&heap->backed) > pz_peek(&heap->limit))
+    if (used != heap->used || blocks != heap->blocks || warm != pz_peek(&heap->warm) || pz_peek(&heap->backed) != backed_pages << PZ_PAGE_SHIFT)
         return -EOVERFLOW;
     return 0;
 }
