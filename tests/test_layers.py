@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "processing"
 CORE = ROOT / "core"
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "pz"}),  # pz.pxd: the declarations of the core
+    frozenset({"counters", "errors", "pz"}),  # pz.pxd: the declarations of the core
     frozenset({"_failures"}),  # says in words what the extension modules met
     frozenset({"_locks"}),  # also makes the base type of handles (_handle.h)
     frozenset({"_program"}),

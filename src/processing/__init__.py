@@ -7,7 +7,6 @@ docs/.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
 
 if not sys.platform.startswith("linux"):
     raise ImportError(
@@ -15,7 +14,10 @@ if not sys.platform.startswith("linux"):
         f"Windows and macOS are not supported for now."
     )
 
+TYPE_CHECKING = False  # as typing has it; importing that would make every start slower
 if TYPE_CHECKING:
+    from typing import Any
+
     from .connection import Pipe
     from .context import (
         allow_connection_pickling,

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-import warnings
 
 from .errors import LockOwnerDied, ProcessingError, StaleHandleError
 
@@ -31,6 +29,8 @@ def human(size: int) -> str:
 
 def parse_bytes(text: str) -> int:
     """The value of PROCESSING_MEMORY_LIMIT in bytes: a number with an optional K, M, G or T (powers of 1024)."""
+    import re
+
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(?:i?b)?\s*", text.lower())
     if not match or (size := int(float(match[1]) * _UNITS[match[2]])) < 1 << 20:
         raise ValueError(
@@ -135,4 +135,6 @@ def no_slot(code: int) -> Exception:
 
 def warn_no_slot(error: BaseException) -> None:
     """A raw fork goes on without a slot."""
+    import warnings
+
     warnings.warn(f"the forked child cannot use shared objects: {error}", RuntimeWarning, stacklevel=3)

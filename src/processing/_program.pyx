@@ -10,7 +10,6 @@ memory that handles point into is mapped once and never unmapped while the proce
 """
 import os
 import sys
-from contextlib import contextmanager
 from _thread import get_ident
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
@@ -221,20 +220,21 @@ cdef uint64_t new_parcel(uint64_t length, list refs, who) except 0:
 
 # ---- what pickles carry --------------------------------------------------------------------------------------------
 
-@contextmanager
-def carrying():
+cdef class carrying:
     """While it is open, handles pickled by this thread are noted in the list it gives, as (offset, generation)."""
-    ident = get_ident()
-    before = carried.get(ident)
-    noted = []
-    carried[ident] = noted
-    try:
-        yield noted
-    finally:
-        if before is None:
-            carried.pop(ident, None)
+    cdef object ident, before
+
+    def __enter__(self):
+        self.ident = get_ident()
+        self.before = carried.get(self.ident)
+        carried[self.ident] = noted = []
+        return noted
+
+    def __exit__(self, *unused):
+        if self.before is None:
+            carried.pop(self.ident, None)
         else:
-            carried[ident] = before
+            carried[self.ident] = self.before
 
 
 def note(Handle handle):

@@ -10,27 +10,19 @@ everything sent before has been read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any
-
 from . import _channel, _program, _sync
-from .doorbell import wait
 from .errors import BufferTooShort
 from .synchronize import _Pickles, _tail
 
-__all__ = ["Connection", "ConnectionStatistics", "Pipe", "wait"]
+TYPE_CHECKING = False  # as typing has it; importing that would make every start slower
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+    from typing import Any
 
+    from .counters import ConnectionStatistics
 
-@dataclass(frozen=True, slots=True)
-class ConnectionStatistics:
-    """Counters of one end of a pipe, over all processes that use it."""
-
-    sent: int
-    received: int
-    unread: int  # sent, and not yet received at the other end
-    waiting: int  # could be received here now
-    peer_gone: bool
+__all__ = ["Connection", "Pipe", "wait"]
 
 
 class Connection(_Pickles, _channel.EndBase):
@@ -126,7 +118,7 @@ class Connection(_Pickles, _channel.EndBase):
             return len(message)
 
     def poll(self, timeout: float | None = 0.0) -> bool:
-        """True if `recv` would not block: a message is there, or EOF. Waits up to `timeout` seconds (None: any time)."""
+        """True if `recv` would not block: a message is there, or EOF. Waits for `timeout` seconds (None: any)."""
         self._check()
         return bool(self._poll(timeout))
 
@@ -148,6 +140,8 @@ class Connection(_Pickles, _channel.EndBase):
     def statistics(self) -> ConnectionStatistics:
         """Counters of this end."""
         self._check()
+        from .counters import ConnectionStatistics
+
         return ConnectionStatistics(*self._facts())
 
     def __enter__(self) -> Connection:
@@ -178,3 +172,15 @@ def Pipe(
     if name:
         first.name = second.name = name
     return first, second
+
+
+def wait(object_list: Iterable[Any], timeout: float | None = None) -> list[Any]:
+    """Blocks until something in `object_list` is ready, at most `timeout` seconds (None: without limit).
+
+    The list may mix connections, queues, sentinels of processes, sockets and anything with `fileno()`. Returns those
+    that are ready, in the order of the list: a message or EOF to receive, an item to get, a process that ended. Empty
+    at the timeout.
+    """
+    from .doorbell import wait_for_any
+
+    return wait_for_any(object_list, timeout)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from . import connection, memory, posixqueue, queues, synchronize
+    from . import connection, counters, posixqueue, queues, synchronize
 
 __all__ = [
     "BaseContext",
@@ -232,7 +232,7 @@ class BaseContext:
 
         return memory_limit()
 
-    def memory_usage(self) -> memory.MemoryUsage:
+    def memory_usage(self) -> counters.MemoryUsage:
         """See `processing.memory_usage`."""
         from .memory import memory_usage
 

@@ -1,8 +1,8 @@
 """Descriptors on demand: how select, asyncio and `connection.wait` learn that a queue or pipe has something.
 
 Queues and pipes need no descriptor. One that is asked for (`fileno()`, `wait()`) is an abstract Unix datagram socket
-of this process, its name entered in the ring; writers ring it (core/src/bell.c). It is level-triggered as far as the user can
-tell: readable while there is something, drained by the receive that takes the last message.
+of this process, its name entered in the ring; writers ring it (core/src/bell.c). It is level-triggered as far as the
+user can tell: readable while there is something, drained by the receive that takes the last message.
 
       writer                        this process
         put, publish ---------------> ring
@@ -20,7 +20,7 @@ from typing import Any
 
 from . import _program
 
-__all__ = ["descriptor_of", "forget", "wait"]
+__all__ = ["descriptor_of", "forget", "wait_for_any"]
 
 _SLICE = 0.25  # seconds: death is looked for this often while wait() blocks
 
@@ -90,13 +90,8 @@ def forget(handle: Any) -> None:
         bell.close()
 
 
-def wait(object_list: Any, timeout: float | None = None) -> list[Any]:
-    """Blocks until something in `object_list` is ready, at most `timeout` seconds (None: without limit).
-
-    The list may mix connections, queues, sentinels of processes, sockets and anything with `fileno()`. Returns those
-    that are ready, in the order of the list: a message or EOF to receive, an item to get, a process that ended. Empty at the
-    timeout.
-    """
+def wait_for_any(object_list: Any, timeout: float | None) -> list[Any]:
+    """`connection.wait`."""
     objects = list(object_list)
     ours = [(index, o) for index, o in enumerate(objects) if hasattr(o, "_ready")]
     ready = {index for index, o in ours if o._ready()}

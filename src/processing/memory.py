@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from . import _program
 
-__all__ = ["MemoryUsage", "memory_limit", "memory_usage", "set_memory_limit"]
+TYPE_CHECKING = False  # as typing has it; importing that would make every start slower
+if TYPE_CHECKING:
+    from .counters import MemoryUsage
 
-
-@dataclass(frozen=True, slots=True)
-class MemoryUsage:
-    """Bytes of shared memory of the whole program."""
-
-    limit: int  # may be reserved
-    reserved: int  # taken from the machine
-    used: int  # in objects and messages
-    free: int  # reserved, and free for new ones
-    objects: int  # blocks in use
+__all__ = ["memory_limit", "memory_usage", "set_memory_limit"]
 
 
 def memory_usage() -> MemoryUsage:
     """How the program's shared memory is used now."""
+    from .counters import MemoryUsage
+
     return MemoryUsage(*_program.memory())
 
 
@@ -31,7 +24,7 @@ def memory_limit() -> int:
     By default half of what the machine has or the tightest cgroup allows; PROCESSING_MEMORY_LIMIT (`500M`, `4G`) and
     set_memory_limit() change it. Beyond it, putting and creating raise MemoryError.
     """
-    return memory_usage().limit
+    return _program.memory()[0]
 
 
 def set_memory_limit(size: int) -> None:

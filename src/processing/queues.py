@@ -1,21 +1,25 @@
 """Queues between processes: the API of `queue` and of `multiprocessing`, on message rings in the arena.
 
 There is no feeder thread and nothing to flush: when `put` returns, the object is in shared memory, whatever becomes of
-the process that put it; what cannot be pickled raises in `put`. Any number of processes and threads put and get; the order
-of each producer is kept. A queue may be sent through another queue, to processes that already run.
+the process that put it; what cannot be pickled raises in `put`. Any number of processes and threads put and get; the
+order of each producer is kept. A queue may be sent through another queue, to processes that already run.
 
 A producer or consumer that is killed at any point leaves the queue as it was before or after its call.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from queue import Empty, Full
-from typing import Any, ClassVar
 
 from . import _channel, _locks, _sync
 from .errors import LostItems
 from .synchronize import _new, _Pickles, _tail
+
+TYPE_CHECKING = False  # as typing has it; importing that would make every start slower
+if TYPE_CHECKING:
+    from typing import Any, ClassVar
+
+    from .counters import QueueStatistics
 
 __all__ = [
     "BufferedQueue",
@@ -23,7 +27,6 @@ __all__ = [
     "Full",
     "JoinableQueue",
     "Queue",
-    "QueueStatistics",
     "SimpleQueue",
 ]
 
@@ -34,20 +37,6 @@ def __getattr__(name: str) -> Any:
 
         return PosixQueue
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class QueueStatistics:
-    """Counters of a queue since it was made, over all processes."""
-
-    size: int  # items in it now
-    put: int
-    got: int
-    bytes: int  # held now, in the ring and beside it
-    get_waits: int  # how often a consumer went to sleep
-    put_waits: int  # how often a producer went to sleep
-    unfinished: int  # JoinableQueue: put and not yet reported done
-    closed: bool  # in this process
 
 
 class _Queue(_Pickles, _channel.QueueBase):
@@ -67,6 +56,8 @@ class _Queue(_Pickles, _channel.QueueBase):
         """Counters, over all processes."""
         put, got, held, get_waits, put_waits, unfinished, closed = self._facts()
         size = max(0, put - got)
+        from .counters import QueueStatistics
+
         return QueueStatistics(
             size, put, got, held, get_waits, put_waits, unfinished if self._joinable else 0, closed
         )

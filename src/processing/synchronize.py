@@ -11,84 +11,39 @@ stays acquired, and may be released by another process.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from threading import BrokenBarrierError
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _locks, _program, _sync
 
+TYPE_CHECKING = False  # as typing has it; importing that would make every start slower
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any, TypeVar
+
+    from .counters import (
+        BarrierStatistics,
+        ConditionStatistics,
+        EventStatistics,
+        LockStatistics,
+        SemaphoreStatistics,
+    )
+
+    _T = TypeVar("_T")
 
 __all__ = [
     "Barrier",
-    "BarrierStatistics",
     "BoundedSemaphore",
     "BrokenBarrierError",
     "Condition",
-    "ConditionStatistics",
     "Event",
-    "EventStatistics",
     "Lock",
-    "LockStatistics",
     "RLock",
     "Semaphore",
-    "SemaphoreStatistics",
 ]
 
 SEM_VALUE_MAX = 2**31 - 1
 _BOUNDED_MAX = 1_000_000
-
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class LockStatistics:
-    """Counters of a Lock or RLock since it was made, over all processes."""
-
-    locked: bool
-    owner: int | None  # pid of the process that holds it
-    acquired: int  # how often, recursive levels not counted
-    contended: int  # how often somebody had to wait
-    owners_died: int  # how often its owner died while it held it
-
-
-@dataclass(frozen=True, slots=True)
-class SemaphoreStatistics:
-    """Counters of a semaphore."""
-
-    value: int
-    contended: int
-    taken_back: int  # permits taken back from dead processes (BoundedSemaphore only)
-
-
-@dataclass(frozen=True, slots=True)
-class ConditionStatistics:
-    """Counters of a condition."""
-
-    waiting: int
-    notified: int
-    passed_on: int  # notifications of waiters that died, given to the next
-
-
-@dataclass(frozen=True, slots=True)
-class EventStatistics:
-    """Counters of an event."""
-
-    is_set: bool
-    sets: int
-
-
-@dataclass(frozen=True, slots=True)
-class BarrierStatistics:
-    """Counters of a barrier."""
-
-    parties: int
-    waiting: int
-    passed: int  # how often all parties had arrived
-    broken: bool
 
 
 def _reopen(cls: type[_T], program: int, offset: int, generation: int) -> _T:
@@ -148,6 +103,8 @@ class Lock(_Pickles, _locks.Lock):
     def statistics(self) -> LockStatistics:
         """Counters, over all processes."""
         locked, owner, _, acquired, contended, died, _ = _sync.lock_facts(self)
+        from .counters import LockStatistics
+
         return LockStatistics(locked, owner, acquired, contended, died)
 
     def __repr__(self) -> str:
@@ -220,6 +177,8 @@ class Semaphore(_Pickles, _locks.Semaphore):
 
     def statistics(self) -> SemaphoreStatistics:
         """Counters, over all processes."""
+        from .counters import SemaphoreStatistics
+
         return SemaphoreStatistics(*_sync.semaphore_facts(self, False))
 
     def __repr__(self) -> str:
@@ -248,6 +207,8 @@ class BoundedSemaphore(_Pickles, _locks.BoundedSemaphore):
 
     def statistics(self) -> SemaphoreStatistics:
         """Counters, over all processes."""
+        from .counters import SemaphoreStatistics
+
         return SemaphoreStatistics(*_sync.semaphore_facts(self, True))
 
     def __repr__(self) -> str:
@@ -327,6 +288,8 @@ class Condition(_Pickles, _sync.ConditionBase):
 
     def statistics(self) -> ConditionStatistics:
         """Counters, over all processes."""
+        from .counters import ConditionStatistics
+
         return ConditionStatistics(self._waiting(), *self._counts())
 
     def __repr__(self) -> str:
@@ -356,6 +319,8 @@ class Event(_Pickles, _sync.EventBase):
 
     def statistics(self) -> EventStatistics:
         """Counters, over all processes."""
+        from .counters import EventStatistics
+
         return EventStatistics(self.is_set(), self._sets())
 
     def __repr__(self) -> str:
@@ -400,6 +365,8 @@ class Barrier(_Pickles, _sync.BarrierBase):
 
     def statistics(self) -> BarrierStatistics:
         """Counters, over all processes."""
+        from .counters import BarrierStatistics
+
         return BarrierStatistics(self.parties, self.n_waiting, self._passed(), self.broken)
 
     def __repr__(self) -> str:
