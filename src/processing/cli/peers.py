@@ -1,0 +1,82 @@
+"""Whom `processing` is measured against, and how to reach each.
+
+A kit has, under the names of the standard library, what the loops need: `Process`, `Queue`, `Pipe`, `Lock`... Processes
+are started with the peer's own fork context; for threads a `Process` is a thread.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import SimpleNamespace
+from typing import Any
+
+__all__ = ["PEERS", "kit_of", "why_not"]
+
+# Name -> the module that must be there.
+PEERS = {
+    "processing": "processing",
+    "threads": "threading",
+    "multiprocessing": "multiprocessing",
+    "faster-fifo": "faster_fifo",
+}
+
+IMPORTS = {
+    "processing": "import processing",
+    "multiprocessing": "import multiprocessing, multiprocessing.queues, multiprocessing.synchronize",
+}
+
+
+def why_not(peer: str) -> str | None:
+    """Why a peer cannot be measured here; None if it can."""
+    module = PEERS[peer]
+    return None if importlib.util.find_spec(module) is not None else f"{module} is not installed"
+
+
+class Kit:
+    """A peer of process contexts: a name that is not its own is looked up in the fork context of its module."""
+
+    def __init__(self, name: str, module: Any, **more: Any) -> None:
+        self.name = name
+        self.import_statement = IMPORTS.get(name, "")
+        self.get_context = module.get_context
+        self._context = module.get_context("fork")
+        self.__dict__.update(more)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
+def _threads() -> SimpleNamespace:
+    import queue
+    import threading
+
+    kit = SimpleNamespace(
+        name="threads",
+        Process=threading.Thread,
+        Queue=queue.Queue,
+        SimpleQueue=queue.SimpleQueue,
+        JoinableQueue=queue.Queue,
+        PosixQueue=queue.Queue,
+    )
+    kit.get_context = lambda method: kit
+    for name in ("Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Barrier"):
+        setattr(kit, name, getattr(threading, name))
+    return kit
+
+
+def kit_of(peer: str) -> Any:
+    """The kit of a peer, with its module loaded. ImportError if it is not installed."""
+    if peer == "threads":
+        return _threads()
+    if peer == "faster-fifo":
+        import multiprocessing
+
+        queue = importlib.import_module("faster_fifo").Queue
+        # Its ring has one size for good; the default (1 MB) holds no large array.
+        return Kit(peer, multiprocessing, Queue=queue, LargeQueue=lambda: queue(max_size_bytes=192 << 20))
+    module = importlib.import_module(PEERS[peer])
+    if peer == "multiprocessing":
+        # The kernel's queues have no likeness there: the nearest is measured.
+        return Kit(peer, module, PosixQueue=module.get_context("fork").Queue)
+    return Kit(peer, module)

@@ -1,0 +1,15 @@
+# As in the introduction, which the formatter and the linters leave alone.
+# fmt: off
+# ruff: noqa
+# mypy: ignore-errors
+from processing import Process, Queue
+
+def f(q):
+    q.put([42, None, 'hello'])
+
+if __name__ == '__main__':
+    q = Queue()
+    p = Process(target=f, args=[q])
+    p.start()
+    print(q.get())    # prints "[42, None, 'hello']"
+    p.join()

@@ -1,0 +1,302 @@
+"""The rows of the speed table: what is measured, against whom, and the bar that each should reach.
+
+A bar says how many times as fast as a peer `processing` should be on an idle machine of two cores with CPython 3.11.
+When all is pinned to one CPU only one bar counts, the same for every row: not below 0.9 of the standard library.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import loops
+
+__all__ = ["GROUPS", "ROWS", "STANDARD_LIBRARY", "Bar", "Row", "select"]
+
+STANDARD_LIBRARY = "multiprocessing"
+PINNED_LEAST = 0.9
+
+
+@dataclass(frozen=True)
+class Group:
+    """One table: its heading, and the unit of its rows."""
+
+    title: str
+    unit: str = "per second"
+
+
+GROUPS = {
+    "messages": Group("256-character strings passed between processes or threads, per second"),
+    "trips": Group("Round trips of a 256-character string, per second"),
+    "arrays": Group("numpy arrays of 64 MiB, GiB per second", "GiB/s"),
+    "locks": Group("Acquires and releases of a lock, per second"),
+    "waking": Group("Two processes or threads that wait for each other in turn, waits per second"),
+    "starts": Group("Processes started and joined, per second"),
+    "imports": Group("Time to import, milliseconds", "ms"),
+}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """`processing` should reach `least` times the peer's figure; or, for imports, take at most `more` ms longer."""
+
+    peer: str
+    least: float = 0.0
+    more: float | None = None
+
+    def text(self) -> str:
+        return f"{self.least:g}x" if self.more is None else f"+{self.more:g} ms"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement.
+
+    `things` names what is measured, by peer, and so lists the peers. A count of one stands for `scale` units of the
+    group. `count` is the first guess; `fixed`: it is not adapted. Less is better for imports alone.
+    """
+
+    name: str
+    group: str
+    loop: Callable[[Any, int], float]
+    things: Mapping[str, str]
+    bars: tuple[Bar, ...] = ()
+    count: int = 1000
+    least: int = 1
+    scale: float = 1.0
+    fixed: bool = False
+    needs: str | None = field(default=None)
+
+    @property
+    def less_is_better(self) -> bool:
+        return self.group == "imports"
+
+    def figure(self, count: int, seconds: float) -> float:
+        """What is shown of one measurement."""
+        return seconds / count * 1000 if self.less_is_better else count * self.scale / seconds
+
+    def bars_for(self, pinned: bool) -> tuple[Bar, ...]:
+        if not pinned or self.less_is_better:
+            return self.bars
+        return (Bar(STANDARD_LIBRARY, PINNED_LEAST),) if STANDARD_LIBRARY in self.things else ()
+
+
+def _things(name: str, threads: str | None = None, others: Mapping[str, str] | None = None) -> dict[str, str]:
+    """`processing.X`, the same of threads if that makes sense, of multiprocessing, and of others."""
+    things = {"processing": f"processing.{name}"}
+    if threads:
+        things["threads"] = threads
+    things["multiprocessing"] = f"multiprocessing.{name}"
+    things.update(others or {})
+    return things
+
+
+FIFO = {"faster-fifo": "faster_fifo.Queue"}
+MP, THREADS = "multiprocessing", "threads"
+
+ROWS = (
+    Row(
+        "queue",
+        "messages",
+        loops.queue,
+        _things("Queue", "queue.Queue", FIFO),
+        (Bar(MP, 15), Bar("faster-fifo", 10), Bar(THREADS, 4)),
+        count=10_000,
+    ),
+    Row(
+        "queue-batches",
+        "messages",
+        loops.queue_batches,
+        {
+            "processing": "processing.Queue, put_many",
+            "threads": "queue.Queue",
+            "multiprocessing": "multiprocessing.Queue",
+            "faster-fifo": "faster_fifo.Queue, put_many",
+        },
+        count=10_000,
+        least=loops.BATCH,
+    ),
+    Row(
+        "simplequeue",
+        "messages",
+        loops.simplequeue,
+        _things("SimpleQueue", "queue.SimpleQueue"),
+        (Bar(MP, 12),),
+        count=10_000,
+    ),
+    Row(
+        "joinablequeue",
+        "messages",
+        loops.joinablequeue,
+        _things("JoinableQueue", "queue.Queue"),
+        count=10_000,
+    ),
+    Row(
+        "posixqueue",
+        "messages",
+        loops.posixqueue,
+        {"processing": "processing.PosixQueue", "multiprocessing": "multiprocessing.Queue"},
+        count=10_000,
+    ),
+    Row("pipe", "messages", loops.pipe, _things("Pipe"), (Bar(MP, 10),), count=10_000),
+    Row("pipe-round-trip", "trips", loops.pipe_round_trip, _things("Pipe"), (Bar(MP, 8),), count=2000),
+    Row(
+        "queue-round-trip", "trips", loops.queue_round_trip, _things("Queue", "queue.Queue", FIFO), count=2000
+    ),
+    Row(
+        "array-pipe",
+        "arrays",
+        loops.array_pipe,
+        _things("Pipe"),
+        (Bar(MP, 20),),
+        count=2,
+        least=2,
+        scale=loops.ARRAY_BYTES / 2**30,
+        needs="numpy",
+    ),
+    Row(
+        "array-queue",
+        "arrays",
+        loops.array_queue,
+        _things("Queue", None, FIFO),
+        count=2,
+        least=2,
+        scale=loops.ARRAY_BYTES / 2**30,
+        needs="numpy",
+    ),
+    Row(
+        "lock",
+        "locks",
+        loops.lock,
+        _things("Lock", "threading.Lock"),
+        (Bar(MP, 1.5), Bar(THREADS, 1.5)),
+        count=100_000,
+    ),
+    Row(
+        "with-lock",
+        "locks",
+        loops.with_lock,
+        {
+            "processing": "with processing.Lock",
+            "threads": "with threading.Lock",
+            "multiprocessing": "with multiprocessing.Lock",
+        },
+        (Bar(MP, 1.5), Bar(THREADS, 1.5)),
+        count=100_000,
+    ),
+    Row("rlock", "locks", loops.rlock, _things("RLock", "threading.RLock"), (Bar(MP, 1.5),), count=100_000),
+    Row(
+        "semaphore",
+        "locks",
+        loops.semaphore,
+        _things("Semaphore", "threading.Semaphore"),
+        (Bar(MP, 1.5),),
+        count=50_000,
+    ),
+    Row(
+        "bounded-semaphore",
+        "locks",
+        loops.bounded_semaphore,
+        _things("BoundedSemaphore", "threading.BoundedSemaphore"),
+        count=50_000,
+    ),
+    Row(
+        "contended-lock",
+        "locks",
+        loops.contended_lock,
+        {
+            "processing": "processing.Lock, by two",
+            "threads": "threading.Lock, by two",
+            "multiprocessing": "multiprocessing.Lock, by two",
+        },
+        (Bar(MP, 1.2),),
+        count=10_000,
+        scale=2,
+    ),
+    Row(
+        "condition",
+        "waking",
+        loops.condition,
+        _things("Condition", "threading.Condition"),
+        (Bar(MP, 8), Bar(THREADS, 8)),
+        count=1000,
+        scale=2,
+    ),
+    Row("event", "waking", loops.event, _things("Event", "threading.Event"), count=1000, scale=2),
+    Row("barrier", "waking", loops.barrier, _things("Barrier", "threading.Barrier"), count=1000, scale=2),
+    Row(
+        "start-fork",
+        "starts",
+        loops.start_fork,
+        {
+            "processing": "processing, fork",
+            "threads": "threading.Thread",
+            "multiprocessing": "multiprocessing, fork",
+        },
+        (Bar(MP, 0.95),),
+        count=20,
+        least=3,
+    ),
+    Row(
+        "start-forkserver",
+        "starts",
+        loops.start_forkserver,
+        {"processing": "processing, forkserver", "multiprocessing": "multiprocessing, forkserver"},
+        (Bar(MP, 3),),
+        count=5,
+        least=3,
+    ),
+    Row(
+        "start-spawn",
+        "starts",
+        loops.start_spawn,
+        {"processing": "processing, spawn", "multiprocessing": "multiprocessing, spawn"},
+        (Bar(MP, 0.95),),
+        count=3,
+        least=3,
+    ),
+    Row(
+        "import",
+        "imports",
+        loops.import_package,
+        {
+            "processing": "import processing",
+            "multiprocessing": "import multiprocessing, .queues, .synchronize",
+        },
+        (Bar(MP, more=20),),
+        count=7,
+        fixed=True,
+    ),
+    Row(
+        "import-names",
+        "imports",
+        loops.import_names,
+        {
+            "processing": "from processing import Process, Queue, ...",
+            "multiprocessing": "from multiprocessing import Process, Queue, ...",
+        },
+        (Bar(MP, more=20),),
+        count=7,
+        fixed=True,
+    ),
+)
+
+
+def select(patterns: list[str]) -> list[Row]:
+    """The rows whose name or group matches one of the patterns (`lock`, `start-*`, `messages`); all for none.
+
+    ValueError names a pattern that matches nothing.
+    """
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = {
+            row.name
+            for row in ROWS
+            if fnmatch.fnmatchcase(row.name, pattern) or fnmatch.fnmatchcase(row.group, pattern)
+        }
+        if not found:
+            raise ValueError(f"no row is called {pattern!r}; there are {', '.join(row.name for row in ROWS)}")
+        chosen |= found
+    return [row for row in ROWS if not patterns or row.name in chosen]

@@ -1,0 +1,149 @@
+"""`python -m processing tour`: what the package does, shown on the introduction's programs and on one real job.
+
+The programs are the files in programs/, run as scripts by a Python of their own, the way a user would run them. With
+--start-method they get the one line that a user would add, and show it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from .terminal import Terminal
+
+__all__ = ["PROGRAMS", "Program", "main", "source_of"]
+
+FOLDER = Path(__file__).parent / "programs"
+GUARD = "if __name__ == '__main__':\n"
+TIME_LIMIT = 60.0
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program of the introduction: its file in programs/, what it shows, how it is told."""
+
+    file: str
+    title: str
+    text: str
+
+
+PROGRAMS = (
+    Program(
+        "hello_process.py",
+        "A process",
+        "Process follows the API of threading.Thread. f runs in a child process.",
+    ),
+    Program(
+        "through_queue.py",
+        "A queue",
+        "Queue is the queue.Queue of processes. When put returns, the object is in shared memory.",
+    ),
+    Program("through_pipe.py", "A pipe", "Pipe returns the two ends of a two-way pipe."),
+    Program(
+        "under_lock.py",
+        "A lock",
+        "Only one process prints at a time, in whatever order they come. Nobody joins the ten processes: the program\n"
+        "waits for its children when it ends.",
+    ),
+)
+
+
+def source_of(program: Program, start_method: str | None = None) -> str:
+    """The program's text; with the line that selects a start method, if one is given."""
+    lines = (FOLDER / program.file).read_text(encoding="utf-8").splitlines(keepends=True)
+    source = "".join(itertools.dropwhile(lambda line: line.startswith("#"), lines))
+    if start_method is None:
+        return source
+    before, guard, after = source.partition(GUARD)
+    if not guard:
+        raise ValueError(f"{program.file} has no line {GUARD!r}")
+    return (
+        f"{before}{guard}    import processing\n    processing.set_start_method({start_method!r})\n\n{after}"
+    )
+
+
+def run(source: str, name: str, folder: Path) -> tuple[int | None, str, float]:
+    """Runs a program as a script in `folder`; -> its exit status (None: too slow), its output, the seconds it took."""
+    script = folder / name
+    script.write_text(source, encoding="utf-8")
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(
+            [sys.executable, str(script)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIME_LIMIT,
+        )
+    except subprocess.TimeoutExpired as error:
+        text = error.output or ""
+        return None, text if isinstance(text, str) else text.decode(errors="replace"), TIME_LIMIT
+    return done.returncode, done.stdout, time.perf_counter() - start
+
+
+def show(program: Program, start_method: str | None, folder: Path, terminal: Terminal) -> bool:
+    """Shows one program and what it prints; -> whether it ended well."""
+    terminal.heading(program.title)
+    terminal.say(program.text)
+    source = source_of(program, start_method)
+    terminal.program(source)
+    status, text, seconds = run(source, program.file, folder)
+    terminal.output(text, failed=status != 0)
+    if status is None:
+        terminal.say(f"  FAILED: still running after {seconds:.0f} s", "bold red")
+    elif status:
+        terminal.say(f"  FAILED: exit status {status}", "bold red")
+    else:
+        terminal.say(f"  ({seconds * 1000:.0f} ms, with the start of the interpreter)", "dim")
+    return status == 0
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        prog="python -m processing tour",
+        description="Runs the introduction's programs, shows their source and output, then does one real job: the "
+        "checksums of every file of this Python's standard library, by several processes fed through a queue.",
+        epilog="Other commands: bench, doctor (`python -m processing --help`).",
+    )
+    result.add_argument(
+        "--start-method",
+        choices=("fork", "forkserver", "spawn"),
+        help="how processes are started (default: fork)",
+    )
+    result.add_argument(
+        "--workers", type=int, metavar="N", help="processes of the job (default: one per usable CPU)"
+    )
+    result.add_argument("--plain", action="store_true", help="no colours, no progress bar")
+    return result
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the tour; -> 0 if every program did what it should."""
+    options = parser().parse_args(arguments)
+    if options.workers is not None and options.workers < 1:
+        parser().error("--workers is at least 1")
+    terminal = Terminal(options.plain)
+    # The job loads the package itself: if that is impossible, let it be said before anything else.
+    from . import checksums
+
+    failed = []
+    with tempfile.TemporaryDirectory(prefix="processing-tour-") as folder:
+        for program in PROGRAMS:
+            if not show(program, options.start_method, Path(folder), terminal):
+                failed.append(program.file)
+    if not checksums.show(terminal, options.start_method, options.workers, options.plain):
+        failed.append("the checksums")
+    if failed:
+        terminal.say(
+            f"\nFailed: {', '.join(failed)}. `python -m processing doctor` tells more about this machine."
+        )
+        return 1
+    terminal.say("\nNext: python -m processing bench, python -m processing doctor")
+    return 0
