@@ -104,7 +104,7 @@ int pz_arena_create(pz_proc *proc, uint64_t limit, const pz_ops *ops)
     if (getrandom(&header->program, sizeof header->program, 0) != sizeof header->program)
         header->program = proc->ops->now() ^ (uint64_t)proc->pid << 40;
     header->program |= 1;
-    pz_heap_init(proc, limit);
+    pz_heap_init(proc, limit < size ? limit : size);
     header->magic = PZ_MAGIC;
     uint32_t token;
     rc = pz_slot_reserve(proc, false, &token);
