@@ -97,6 +97,7 @@ def test_a_child_knows_itself(start_method: Any) -> None:
         assert said["repr"] == f"<{type(process).__name__} name='worker' parent={os.getpid()} started daemon>"
         assert said["exitcode"] is None
         assert said["children"] == []
+        assert said["method"] == start_method.get_start_method()  # a context's processes go on with it
         assert said["stdin"] == ""
         ended(process)
 

@@ -351,6 +351,8 @@ class BaseProcess:
 
         this.parent = ParentProcess(self._parent_name, self._parent_pid, this.parent_lifeline)
         this.current = self
+        if self._start_method is not None:
+            this.start_method = self._start_method
         this.counter = itertools.count(1)
         this.children = set()
         this.ended_by_stop = False
