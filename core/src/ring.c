@@ -266,6 +266,19 @@ void pz_put_close(pz_proc *proc, pz_ring *ring, pz_put *put)
         pz_bell_ring(proc, ring);
 }
 
+/* A producer that died in the middle has counted what it did not publish: for who waits for room that is there. */
+static PZ_COLD void settle_put(pz_proc *proc, pz_ring *ring)
+{
+    uint32_t seen = pz_peek(&ring->put_lock);
+    if (!(seen & PZ_LOCKED) || PZ_OWNER_OF(seen) == proc->self || pz_owner_life(proc, PZ_OWNER_OF(seen)) == PZ_ALIVE)
+        return;
+    pz_put put;
+    pz_wait now;
+    pz_wait_init(&now, 0);
+    if (pz_put_open(proc, ring, &put, &now) == 0)
+        pz_put_close(proc, ring, &put);
+}
+
 int pz_ring_wait_room(pz_proc *proc, pz_ring *ring, pz_wait *wait)
 {
     bool slept = wait->sleeps > 0;
@@ -288,6 +301,8 @@ int pz_ring_wait_room(pz_proc *proc, pz_ring *ring, pz_wait *wait)
         int rc = pz_sleep(proc, low_half(&ring->head), (uint32_t)head, wait);
         if (rc == -EINTR && (ring->flags & PZ_RING_PIPE))
             pz_sweep_sometimes(proc);
+        if (rc < 0)
+            settle_put(proc, ring);
         if (rc < 0 && pz_ring_is_full(ring) && !(pz_peek(&ring->closed) & PZ_NO_READER))
             return rc;
     }

@@ -190,6 +190,41 @@ static void run_put_batch(void)
     pz_put_close(&P, ring, &put);
 }
 
+/* Of a ring with room for three: who waited for room gets in whatever the dead has counted. */
+static void setup_bounded(void)
+{
+    make(0);
+    ring->max_items = 3;
+}
+
+static void run_put_three(void)
+{
+    pz_put put;
+    pz_wait wait = forever();
+    uint8_t *at;
+    must(pz_put_open(&P, ring, &put, &wait) == 0);
+    for (uint32_t i = 0; i < 3; i++) {
+        must(pz_put_record(&P, ring, &put, 1, 16, &at) == 0);
+        fill(at, 16);
+    }
+    pz_put_close(&P, ring, &put);
+}
+
+static void check_room(void)
+{
+    pz_wait wait = forever();
+    int rc;
+    bool committed = ring->tail != tail0;
+    if (committed) {
+        must(get_one(NULL) == 0);
+    }
+    while ((rc = pz_ring_wait_room(&P, ring, &wait)) == -EINTR)
+        ;
+    must(rc == 0);
+    put_bytes(24);
+    must(drain() == (committed ? 3 : 1));
+}
+
 static void check_put_batch(void)
 {
     int expected = ring->tail != tail0 ? 3 : 0;
@@ -392,6 +427,7 @@ static const op task_is_done = {"task_done", setup_tasks, before_done, task_done
 const op ring_ops[] = {
     {"put", setup_plain, NULL, run_put, NULL, check_put, unmake, NULL, false},
     {"put, batch over segments", setup_plain, NULL, run_put_batch, NULL, check_put_batch, unmake, NULL, false},
+    {"put, and room", setup_bounded, NULL, run_put_three, NULL, check_room, unmake, NULL, false},
     {"put, next segment", setup_jump, NULL, run_put_big, NULL, check_put, unmake, NULL, false},
     {"put, recycled segment", setup_jump_spare, NULL, run_put_big, NULL, check_put, unmake, NULL, false},
     {"put a parcel", setup_plain, make_own, put_own, NULL, check_put, unmake, NULL, false},

@@ -135,7 +135,7 @@ static inline bool pz_ring_is_empty(pz_ring *ring)
 static inline uint64_t pz_ring_items(pz_ring *ring)
 {
     uint64_t got = pz_load(&ring->got_items), put = pz_load(&ring->put_items);
-    return put > got ? put - got : 0;
+    return put > got && !pz_ring_is_empty(ring) ? put - got : 0; /* a dead producer's count may wait for its repair */
 }
 bool pz_ring_is_full(pz_ring *ring);
 /* One side is gone for good: its flag is set and everybody is woken. */
