@@ -58,25 +58,30 @@ def _folders(root: str, path: str) -> Iterator[str]:
         path = os.path.dirname(path)
 
 
-def levels() -> list[Level]:
-    """Every visible level, the process's own first. Empty where /proc or the control groups are hidden."""
+def levels(membership: str | None = None, mount: str = ROOT) -> list[Level]:
+    """Every visible level, the process's own first. Empty where /proc or the control groups are hidden.
+
+    `membership` is the text of /proc/self/cgroup (read if None), `mount` where the hierarchies are mounted.
+    """
     found = []
-    for line in (text_of("/proc/self/cgroup") or "").splitlines():
+    if membership is None:
+        membership = text_of("/proc/self/cgroup") or ""
+    for line in membership.splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if number == "0" and not controllers:
-            root = ROOT if os.path.exists(f"{ROOT}/cgroup.controllers") else f"{ROOT}/unified"
+            root = mount if os.path.exists(f"{mount}/cgroup.controllers") else f"{mount}/unified"
             for folder in _folders(root, path):
                 memory, used = _number(f"{folder}/memory.max"), _number(f"{folder}/memory.current")
                 found.append(Level(2, folder, memory, used, _cpus_v2(folder)))
             continue
         names = controllers.split(",")
         if "memory" in names:
-            for folder in _folders(f"{ROOT}/memory", path):
+            for folder in _folders(f"{mount}/memory", path):
                 memory = _number(f"{folder}/memory.limit_in_bytes")
                 used = _number(f"{folder}/memory.usage_in_bytes")
                 found.append(Level(1, folder, memory, used, None))
         if "cpu" in names:
-            for folder in _folders(f"{ROOT}/cpu", path):
+            for folder in _folders(f"{mount}/cpu", path):
                 found.append(Level(1, folder, None, None, _cpus_v1(folder)))
     return found

@@ -249,6 +249,17 @@ ROWS = (
         least=3,
     ),
     Row(
+        "start-forkserver-bare",
+        "starts",
+        loops.start_forkserver_bare,
+        {
+            "processing": "processing, forkserver, no main module",
+            "multiprocessing": "multiprocessing, forkserver, no main module",
+        },
+        count=5,
+        least=3,
+    ),
+    Row(
         "start-spawn",
         "starts",
         loops.start_spawn,
