@@ -757,3 +757,36 @@ def test_what_the_dead_alone_held_is_freed() -> None:
         with child(processing, make_and_die, flag) as process:
             die(process, "killed", flag)
     until(lambda: processing.memory_usage().used < before + 200_000)
+
+
+def wait_and_see(condition: Any, ready: Flag, outcome: Flag) -> None:
+    try:
+        with condition:
+            ready.say()
+            condition.wait(LIMIT)
+            outcome.say(1)
+    except processing.LockOwnerDied:
+        outcome.say(2)
+
+
+def notify_and_die(condition: Any, flag: Flag) -> None:
+    condition.acquire()
+    condition.notify()
+    end_badly("killed", flag)
+
+
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+def test_the_notifier_dies_with_the_lock(kind: str) -> None:
+    """The waiter learns of it from wait(), inside its `with`, whose end must not release what others have by then."""
+    lock = getattr(processing, kind)()
+    condition = processing.Condition(lock)
+    ready, flag, outcome = Flag(), Flag(), Flag()
+    with child(processing, wait_and_see, condition, ready, outcome) as waiter:
+        ready.hear()
+        until_asleep(waiter.pid)
+        with child(processing, notify_and_die, condition, flag) as notifier:
+            die(notifier, "killed", flag)
+            assert outcome.hear() == 2
+            ended(waiter)
+    assert condition.acquire(timeout=LIMIT)
+    condition.release()
