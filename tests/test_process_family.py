@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import processing
-from helpers import LIMIT, SHORT, child, ended, kill, run_program, until
+from helpers import LIMIT, SHORT, child, ended, kill, output_of, run_program, until
 from processing.forkserver import server
 
 METHODS = ("fork", "forkserver", "spawn")
@@ -328,6 +328,23 @@ def test_preloading(tmp_path: Path) -> None:
     assert rest == [repr((zygote, True, "__mp_main__"))] * 2  # the main module ran once, in the zygote
 
 
+def test_ctrl_c_is_not_for_the_zygote() -> None:
+    pid = zygote_pid()
+    os.kill(pid, signal.SIGINT)
+    assert zygote_pid() == pid
+
+
+def test_a_main_module_started_by_name_is_preloaded(tmp_path: Path) -> None:
+    (tmp_path / "given_module.py").write_text("")
+    (tmp_path / "program.py").write_text(PRELOAD)
+    done = subprocess.run(
+        [sys.executable, "-m", "program"], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *rest = done.stdout.splitlines()
+    assert rest == [repr((int(first.split()[-1]), True, "__mp_main__"))] * 2
+
+
 def test_preload_wants_names() -> None:
     with pytest.raises(TypeError, match="list of strings"):
         processing.set_forkserver_preload([1, 2])  # type: ignore[list-item]
@@ -348,3 +365,80 @@ def test_nothing_is_left_of_a_program(tmp_path: Path, is_running: Any) -> None:
     done = run_program(tmp_path, textwrap.dedent(text))
     assert done.stderr == ""
     assert not os.path.exists(f"/proc/{int(done.stdout.split()[-1])}")
+
+
+def test_the_parent_has_its_place_until_its_children_are_joined(tmp_path: Path, start_method: Any) -> None:
+    """Although the arena was attached after the first process, so that atexit would leave it first."""
+    text = """
+    import processing
+    from processing.util import Finalize
+
+    def work(event, connection):
+        event.wait()
+        connection.send("heard at the end")
+
+    def end(connection):
+        print(connection.recv())
+
+    if __name__ == "__main__":
+        processing.Process(target=print, args=["first"]).start()
+        event = processing.Event()
+        ours, theirs = processing.Pipe()
+        processing.get_context("METHOD").Process(target=work, args=[event, theirs]).start()
+        del theirs
+        Finalize(None, event.set, exitpriority=0)
+        Finalize(None, end, args=[ours], exitpriority=-1)  # children have been joined by then
+    """
+    done = run_program(tmp_path, text.replace("METHOD", start_method.get_start_method()))
+    assert (done.stdout, done.stderr) == ("first\nheard at the end\n", "")
+
+
+def test_out_of_descriptors_and_back(tmp_path: Path, start_method: Any) -> None:
+    text = """
+    import os, processing, resource
+
+    def nothing(): pass
+
+    if __name__ == "__main__":
+        context = processing.get_context("METHOD")
+        for _ in range(2):
+            p = context.Process(target=nothing)
+            p.start()
+            p.join()
+            p.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        count = len(os.listdir("/proc/self/fd"))
+        taken = []
+        failed = 0
+        try:
+            while True:
+                taken.append(os.dup(0))
+        except OSError:
+            pass
+        while True:
+            p = context.Process(target=nothing)
+            try:
+                p.start()
+            except OSError as error:
+                assert error.errno == 24, error
+                assert p.pid is None and not p.is_alive() and p.exitcode is None
+                failed += 1
+                os.close(taken.pop())
+            else:
+                break
+        p.join()
+        print(p.exitcode, failed > 1)
+        p.close()
+        for fd in taken:
+            os.close(fd)
+        print(len(os.listdir("/proc/self/fd")) - count)
+    """
+    assert output_of(tmp_path, text.replace("METHOD", start_method.get_start_method())) == ["0 True", "0"]
+
+
+def test_a_started_process_does_not_pickle() -> None:
+    with child(processing.get_context("fork"), nothing) as process:
+        ended(process)
+        other = processing.get_context("spawn").Process(target=nothing, args=(process,))
+        with pytest.raises(TypeError, match=r"started process cannot be pickled.*args\[0\]"):
+            other.start()

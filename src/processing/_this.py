@@ -71,6 +71,15 @@ class Lifeline:
                 error.errno, "cannot start processes: /proc is not mounted", "/proc/self/fd"
             ) from None
 
+    def open_pipes(self) -> tuple[int, int, int]:
+        """For a child that is to be started: both ends of its sentinel, and a read end of this."""
+        sentinel, child_end = os.pipe()
+        try:
+            return sentinel, child_end, self.open_reader()
+        except BaseException:
+            util.close_fds(sentinel, child_end)
+            raise
+
     def drop(self) -> None:
         """In a child: the parent's write end is not ours."""
         if self.writer >= 0:
@@ -104,6 +113,7 @@ class ThisProcess:
         self.ended_by_stop = False
         self.warned_of_threads = False
         self.watches_forks = False
+        self.leaves_last = False
         try:
             self.original_dir: str | None = os.path.abspath(os.getcwd())
         except OSError:
@@ -111,12 +121,16 @@ class ThisProcess:
 
     # -- Descriptors over forks
 
-    def watch_forks(self) -> None:
-        """From now on every forked child gives up what is not its own."""
+    def prepare_for_children(self) -> None:
+        """From now on every forked child gives up what is not its own, and the children are joined at the end."""
         if not self.watches_forks:
             self.watches_forks = True
             os.register_at_fork(after_in_child=self.after_fork_in_child)
-            util.shutdown.register()
+        util.shutdown.register()
+        if not self.leaves_last and (attached := program()) is not None:
+            # Not when atexit would have it, but by `shutdown`, after the children: they may need us until then.
+            self.leaves_last = True
+            atexit.unregister(attached.leave)
 
     def after_fork_in_child(self) -> None:
         sentinel, reader = self.starting.pop(get_ident(), (-1, -1))

@@ -112,6 +112,8 @@ class ForkServer:
             self._start()
 
     def _start(self) -> None:
+        import signal
+
         from . import _program
 
         if not self.watches_forks:
@@ -120,18 +122,23 @@ class ForkServer:
         _program.attach()
         preload = list(self.preload)
         data = spawn.get_preparation_data("zygote")
-        main = data.get("init_main_from_path")
-        if "__main__" in preload and (main is None or not is_guarded(main)):
+        main = {key: value for key, value in data.items() if key.startswith("init_main")}
+        if "__main__" in preload and not (main and is_guarded(sys.modules["__main__"].__file__)):
             preload.remove("__main__")
         client, ours = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
             arena = _program.arena_fd()
             code = (
                 "from processing.forkserver import main; "
-                f"main({ours.fileno()}, {arena}, {preload!r}, {main!r}, {data['sys_path']!r}, {data['dir']!r})"
+                f"main({ours.fileno()}, {arena}, {preload!r}, {main!r}, {data['sys_path']!r})"
             )
             command = [spawn.get_executable(), *util.interpreter_flags(), "-c", code]
-            self.pid = spawn.start_interpreter(command, [ours.fileno(), arena])
+            # Ctrl-C is not for the zygote, from its first moment on.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, STOP_SIGNAL})
+            try:
+                self.pid = spawn.start_interpreter(command, [ours.fileno(), arena])
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         except BaseException:
             client.close()
             raise
@@ -170,8 +177,10 @@ def set_forkserver_preload(module_names: Iterable[str]) -> None:
     server.set_preload(module_names)
 
 
-def is_guarded(path: str) -> bool:
+def is_guarded(path: str | None) -> bool:
     """Whether a main module looks as if it can be imported without running the program."""
+    if path is None:
+        return False
     try:
         with open(path, "rb") as file:
             return any(line.startswith(b"if") and b"__name__" in line for line in file)
@@ -182,28 +191,24 @@ def is_guarded(path: str) -> bool:
 # ---- The zygote -----------------------------------------------------------------------------------------------------
 
 
-def main(
-    requests: int, arena: int, preload: list[str], main_path: str | None, sys_path: list[str], folder: str
-) -> None:
+def main(requests: int, arena: int, preload: list[str], main: dict[str, str], sys_path: list[str]) -> None:
     """Runs as the zygote until nobody can ask any more."""
     for fd in (requests, arena):
         os.set_inheritable(fd, False)
-    import signal
-
-    signal.pthread_sigmask(signal.SIG_BLOCK, {STOP_SIGNAL})
     sys.path[:] = sys_path
-    _preload(preload, main_path)
+    zygote = Zygote(requests, arena)
+    _preload(preload, main)
     util.close_stdin()
-    Zygote(requests, arena).run()
+    zygote.run()
     util.flush_std_streams()
     os._exit(0)
 
 
-def _preload(names: list[str], main_path: str | None) -> None:
-    if "__main__" in names and main_path is not None:
+def _preload(names: list[str], main: dict[str, str]) -> None:
+    if "__main__" in names:
         this.inheriting = True
         try:
-            spawn.import_main_path(main_path)
+            spawn.import_main(main)
         except BaseException:
             pass  # children will try again, and say what is wrong
         finally:
@@ -237,15 +242,16 @@ class Zygote:
         import signal
 
         # A signal only interrupts poll() for good if it leaves a byte to read.
-        self.wake, wake_end = os.pipe()
-        self.wake_end = wake_end
+        self.wake, self.wake_end = os.pipe()
         os.set_blocking(self.wake, False)
-        os.set_blocking(wake_end, False)
+        os.set_blocking(self.wake_end, False)
         self.handlers = {
             signal.SIGCHLD: signal.signal(signal.SIGCHLD, lambda number, frame: None),
             signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
         }
-        signal.set_wakeup_fd(wake_end)
+        # Blocked until now, so that Ctrl-C did not hit the imports either.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.set_wakeup_fd(self.wake_end)
         poll = select.poll()
         poll.register(self.requests, select.POLLIN)
         poll.register(self.wake, select.POLLIN)
@@ -329,9 +335,9 @@ class Zygote:
 
         token, offset, generation = REQUEST.unpack(message)
         this.own_sentinel, this.parent_lifeline, client, *server.inherited = fds
-        this.watch_forks()
         server.inherit(client)
         _program.adopt(self.arena, token)
+        this.prepare_for_children()
         return spawn.run_parcel(_program.unpark(offset, generation))
 
 

@@ -29,6 +29,7 @@ class Popen:
     method = "fork"
 
     def __init__(self, process: BaseProcess) -> None:
+        self.owner = os.getpid()
         self.pid = 0
         self.sentinel = -1
         self.returncode: int | None = None
@@ -37,15 +38,14 @@ class Popen:
         self.token = 0
         self.stoppable = process._stoppable
         util.flush_std_streams()
-        this.watch_forks()
+        this.prepare_for_children()
         self._launch(process)
 
     # -- Starting
 
     def _launch(self, process: BaseProcess) -> None:
         # Opened here and not in the child: the first look into /proc/<pid> of a new process is slow.
-        lifeline = this.lifeline.open_reader()
-        sentinel, child_end = os.pipe()
+        sentinel, child_end, lifeline = this.lifeline.open_pipes()
         thread = get_ident()
         this.starting[thread] = child_end, lifeline
         mask = block_stop() if self.stoppable else None
@@ -181,10 +181,15 @@ class Popen:
         if sentinel >= 0:
             os.close(sentinel)
 
-    # The default argument stays reachable while the interpreter tears the module down.
-    def __del__(self, _close: Callable[[int], None] = os.close) -> None:
-        if self.sentinel >= 0:
+    # The default arguments stay reachable while the interpreter tears the module down.
+    def __del__(
+        self, _close: Callable[[int], None] = os.close, _getpid: Callable[[], int] = os.getpid
+    ) -> None:
+        if self.sentinel >= 0 and self.owner == _getpid():
             _close(self.sentinel)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a started process cannot be pickled: only its parent can watch over it")
 
 
 def block_stop() -> Any:

@@ -47,8 +47,7 @@ class ForkServerPopen(SpawnPopen):
 
     def _ask(self, message: bytes) -> bool:
         """Sends the request and waits for the pid; False if there is no zygote to answer."""
-        lifeline = this.lifeline.open_reader()
-        sentinel, child_end = os.pipe2(os.O_CLOEXEC)
+        sentinel, child_end, lifeline = this.lifeline.open_pipes()
         try:
             server.request(message, [child_end, lifeline, *self._fds])
         except BaseException:

@@ -67,8 +67,7 @@ class SpawnPopen(Popen):
     def _start(self, token: int, offset: int, generation: int) -> None:
         from . import _program
 
-        lifeline = this.lifeline.open_reader()
-        self.sentinel, child_end = os.pipe()
+        self.sentinel, child_end, lifeline = this.lifeline.open_pipes()
         mask = block_stop() if self.stoppable else None
         try:
             numbers: dict[str, int] = {

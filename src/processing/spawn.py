@@ -209,8 +209,8 @@ def spawn_main(
             os.set_inheritable(fd, False)
     atexit.register(this.say_goodbye)
     this.parent_lifeline, this.own_sentinel = lifeline, sentinel
-    this.watch_forks()
     _program.adopt(arena, token)
+    this.prepare_for_children()
     if zygote >= 0:
         from .forkserver import server
 
@@ -257,6 +257,11 @@ def prepare(data: dict[str, Any]) -> None:
     os.chdir(data["dir"])
     this.original_dir = data["orig_dir"]
     this.start_method = data["start_method"]
+    import_main(data)
+
+
+def import_main(data: dict[str, Any]) -> None:
+    """Imports the parent's main module if there is one to import, unless a process that forked this one has done so."""
     if "init_main_from_name" in data:
         _main_from_name(data["init_main_from_name"])
     elif "init_main_from_path" in data:

@@ -267,7 +267,8 @@ class Finalize:
 
 
 class Shutdown:
-    """Finalizers with a priority >= 0, then the children, then the other finalizers; once in each process."""
+    """Finalizers with a priority >= 0, then the children, then the other finalizers, then this process's place in the
+    arena; once in each process."""
 
     def __init__(self) -> None:
         self.exiting = False
@@ -301,6 +302,8 @@ class Shutdown:
         finalizers.run(0)
         self.end_children()
         finalizers.run()
+        if (program := sys.modules.get("processing._program")) is not None:
+            program.leave()
 
 
 shutdown = Shutdown()
