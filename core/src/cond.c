@@ -5,7 +5,7 @@
  *   CLAIMED     -> WAITING       after the ticket is written   the waiter
  *   WAITING     -> NOTIFIED      pz_cond_notify (CAS)          a notifier, lowest ticket first
  *               -> FREE          timeout, interruption (CAS)   the waiter
- *   NOTIFIED    -> FREE          consumed                      the waiter
+ *   NOTIFIED    -> FREE          consumed: it has the lock     the waiter
  *   CLAIMED, WAITING -> FREE     the owner is dead             another waiter at the end of a slice
  *   NOTIFIED    -> NOTIFIED      the owner is dead             the same; by the CAS the notification is its own now (if
  *                                                              it dies too, the next takes it from there), it passes
@@ -111,27 +111,29 @@ int pz_cond_enter(pz_proc *proc, pz_cond *cond, pz_cell **result)
     }
 }
 
-int pz_cond_wait(pz_proc *proc, pz_cond *cond, pz_cell *cell, pz_wait *wait)
+int pz_cond_await(pz_proc *proc, pz_cond *cond, pz_cell *cell, pz_wait *wait)
 {
     uint32_t waiting = proc->self | PZ_CELL_WAITING;
     for (;;) {
-        if (pz_load(&cell->state) != waiting || pz_spin(proc, &cell->state, waiting, &cond->spin, wait)) {
-            pz_store(&cell->state, PZ_CELL_FREE);
+        if (pz_load(&cell->state) != waiting || pz_spin(proc, &cell->state, waiting, &cond->spin, wait))
             return 0;
-        }
         pz_swap(&cell->asleep, 1);
         int rc = pz_sleep(proc, &cell->state, waiting, wait);
         if (rc < 0 && pz_load(&cell->state) == waiting) {
             if (rc == -EINTR)
                 sweep(proc, cond);
-            else if (!pz_cond_leave(proc, cond, cell))
-                return rc;
-            else
-                return 0;
             if (pz_load(&cell->state) == waiting)
                 return rc;
         }
     }
+}
+
+int pz_cond_wait(pz_proc *proc, pz_cond *cond, pz_cell *cell, pz_wait *wait)
+{
+    int rc = pz_cond_await(proc, cond, cell, wait);
+    if (rc == -EINTR)
+        return rc;
+    return pz_cond_leave(proc, cond, cell) ? 0 : rc;
 }
 
 bool pz_cond_leave(pz_proc *proc, pz_cond *cond, pz_cell *cell)

@@ -67,12 +67,17 @@ static inline int wait_kind(void *at, uint16_t kind, pz_wait *wait, uint32_t *de
     }
 }
 
-/* Looks for a dead owner after a try that did not wait: now and then, as the proof costs as much as 100 tries. */
+/* Looks for a dead owner after a try that did not wait. The proof costs as much as 100 tries, so whoever tries again and
+ * again has it made once in a millisecond. */
 static int check_kind(void *at, uint16_t kind, uint32_t *dead)
 {
-    static unsigned tries;
-    if (++tries % 64 != 1)
+    static void *last;
+    static uint64_t checked;
+    uint64_t now = proc.ops->now();
+    if (at == last && now - checked < PZ_MS)
         return -EBUSY;
+    last = at;
+    checked = now;
     if (kind == PZ_LOCK || kind == PZ_RLOCK)
         return pz_lock_check(&proc, at, dead);
     return kind == PZ_BOUNDED && pz_bounded_sweep(&proc, at) > 0 ? try_kind(at, kind) : -EBUSY;

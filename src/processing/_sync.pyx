@@ -12,6 +12,7 @@ from processing import _failures
 from threading import BrokenBarrierError
 
 cdef extern from "_handle.h":
+    enum: EOWNERDEAD
     unsigned long PyThread_get_thread_ident()
 
 cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_locks.proc, PZ_PROC_CAPSULE)
@@ -57,6 +58,42 @@ cdef bint holds(Handle lock):
     return word & PZ_LOCKED and PZ_OWNER_OF(word) == proc.self_
 
 
+cdef object retake(Handle lock, object interruption):
+    """Takes the lock of a condition back; -> the first exception on the way, to be raised when the lock is held.
+
+    That may be one of a signal handler, or LockOwnerDied: the `with` around it will release the lock. A second
+    exception of a handler ends the attempt: it is raised, and the lock is not held.
+    """
+    cdef pz_wait wait
+    cdef uint32_t dead = 0
+    cdef uint64_t thread = PyThread_get_thread_ident()
+    cdef void *at = lock.at
+    cdef bint recursive = lock.kind == PZ_RLOCK
+    cdef int rc = pz_rlock_try(proc, <pz_rlock *>at, thread) if recursive else pz_lock_try(proc, <pz_lock *>at)
+    if rc == 0:
+        return interruption
+    pz_wait_init(&wait, PZ_FOREVER)
+    while True:
+        with nogil:
+            if recursive:
+                rc = pz_rlock_wait(proc, <pz_rlock *>at, thread, &wait, &dead)
+            else:
+                rc = pz_lock_wait(proc, <pz_lock *>at, &wait, &dead)
+        if rc == 0:
+            return interruption
+        if rc == -EOWNERDEAD:
+            interruption = _failures.owner_died(lock, pz_owner_pid(proc, dead))
+            continue
+        if rc != -EINTR:
+            check(rc, lock)
+        try:
+            PyErr_CheckSignals()
+        except BaseException as error:
+            if interruption is not None:
+                raise
+            interruption = error
+
+
 cdef class ConditionBase(Handle):
     """Waiting and notifying; `lock` is the Lock or RLock (a handle) that goes with it."""
 
@@ -67,7 +104,7 @@ cdef class ConditionBase(Handle):
         cdef pz_wait wait
         cdef uint32_t depth = 1
         cdef int rc
-        cdef bint notified = False
+        cdef bint notified
         cdef uint64_t thread = PyThread_get_thread_ident()
         if not holds(lock):
             raise AssertionError(f"must acquire() condition before using wait(): {self!r}")
@@ -78,26 +115,30 @@ cdef class ConditionBase(Handle):
         else:
             rc = pz_lock_release(proc, <pz_lock *>lock.at)
         check(rc, self)
-        try:
-            while True:
-                with nogil:
-                    rc = pz_cond_wait(proc, cond, cell, &wait)
-                if rc == 0:
-                    cell = NULL
-                    notified = True
-                    break
-                if rc == -ETIMEDOUT:
-                    cell = NULL
-                    break
-                if rc != -EINTR:
-                    check(rc, self)
+        interruption = None
+        while True:
+            with nogil:
+                rc = pz_cond_await(proc, cond, cell, &wait)
+            if rc == 0 or rc == -ETIMEDOUT:
+                break
+            try:
                 PyErr_CheckSignals()
-        finally:
-            if cell != NULL and pz_cond_leave(proc, cond, cell):
-                pz_cond_notify(proc, cond, 1)  # interrupted: the notification goes to somebody else
-            lock.acquire()
+            except BaseException as error:
+                interruption = error
+                break
+        try:
+            interruption = retake(lock, interruption)
             if lock.kind == PZ_RLOCK:
                 pz_rlock_set_depth(<pz_rlock *>lock.at, depth)
+        except BaseException:
+            if pz_cond_leave(proc, cond, cell):
+                pz_cond_notify(proc, cond, 1)
+            raise
+        notified = pz_cond_leave(proc, cond, cell)
+        if interruption is not None:
+            if notified:
+                pz_cond_notify(proc, cond, 1)  # somebody else is to have it
+            raise interruption
         return notified
 
     def _notify(self, Handle lock not None, uint32_t count):

@@ -156,6 +156,10 @@ void pz_bounded_disown(pz_proc *proc, pz_bounded *sem);
 
 /* ---- condition: enter while the lock is held, wait after it was released, leave in any case ---- */
 int pz_cond_enter(pz_proc *proc, pz_cond *cond, pz_cell **cell);
+/* Until notified. The cell stays NOTIFIED until pz_cond_leave, to be called when the lock is taken again: if the waiter is
+ * killed before, the notification is passed on. */
+int pz_cond_await(pz_proc *proc, pz_cond *cond, pz_cell *cell, pz_wait *wait);
+/* pz_cond_await, and pz_cond_leave unless it is to be called again. */
 int pz_cond_wait(pz_proc *proc, pz_cond *cond, pz_cell *cell, pz_wait *wait);
 /* True if the waiter had been notified (and not yet been told). */
 bool pz_cond_leave(pz_proc *proc, pz_cond *cond, pz_cell *cell);
