@@ -342,7 +342,7 @@ static void prove(const op *o, bool full, long only)
     }
     looked = 0;
     /* Where chance plays a part too (when the poke comes, where the first was killed) more than one walk is worth it. */
-    int walks = full && (o->poke || o->first) ? 5 : 1;
+    int walks = full && (o->poke || o->first) ? length < 5000 ? 5 : 2 : 1;
     long stride = full ? 1 : length < 40 ? 2 : length < 2000 ? 7 : length / 250;
     for (int i = 0; i < walks; i++)
         walk(o, stride, length);

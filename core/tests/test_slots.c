@@ -166,7 +166,7 @@ static void *hold_and_churn(void *argument)
     uint64_t state = 3 + (uint64_t)(long)argument;
     for (int i = 0; i < 60; i++) {
         uint32_t token;
-        pz_proc me = P;
+        pz_proc me = other;
         pz_ref ref[60];
         CHECK(pz_slot_reserve(&P, true, &token) == 0);
         CHECK(pz_slot_claim(&me, token) == 0);
@@ -188,6 +188,7 @@ static void births_and_deaths_in_threads(void)
     pz_ref ref;
     object(sizeof(pz_lock), PZ_LOCK, &ref);
     pz_memory before = memory();
+    other = P;
     in_threads(hold_and_churn);
     CHECK(memory().blocks == before.blocks && memory().used == before.used);
     pz_object_close(&P, &ref);
