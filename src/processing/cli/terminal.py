@@ -72,7 +72,9 @@ class Terminal:
             table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
             table.show_header = any(columns)
             for number, column in enumerate(columns):
-                table.add_column(column, justify="right" if number in right else "left", no_wrap=True)
+                # Where the terminal is too narrow, the notes in the last column are wrapped and nothing is cut off.
+                wraps = number == len(columns) - 1
+                table.add_column(column, justify="right" if number in right else "left", no_wrap=not wraps)
             for row in rows:
                 if row is None:
                     table.add_section()
