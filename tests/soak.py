@@ -81,8 +81,8 @@ class Crew:
             self.alive.append((role, number, process))
 
     def strike(self, roles: set[str]) -> None:
-        """Kills one of them; somebody new takes the place."""
-        victims = [member for member in self.alive if member[0] in roles]
+        """Kills one of them; somebody new takes the place, so not when there is no number left for that one."""
+        victims = [member for member in self.alive if member[0] in roles and self.numbers[member[0]] < ROWS]
         if victims:
             member = self.rng.choice(victims)
             self.alive.remove(member)
