@@ -22,18 +22,20 @@ carried out twice.
 
 from __future__ import annotations
 
+import _pickle
 import _socket
 import os
 import struct
 import sys
 import threading
 
-from . import spawn, util
+from . import reduction, spawn, util
 from ._this import STOP_SIGNAL, this
 
 TYPE_CHECKING = False  # as typing has it; importing that would make every child slower
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
 __all__ = ["ForkServer", "server"]
 
@@ -42,6 +44,9 @@ REQUEST = struct.Struct("=QQQ")
 # What comes through the sentinel pipe: kind, number.
 RECORD = struct.Struct("=cq")
 PID, STATUS, ERROR = b"p", b"s", b"e"
+NEEDED = ("processing._program", "processing.process", "processing.context")
+# Bytes in one message of what the zygote is to begin with; longer ones may not fit a socket's buffer.
+PIECE = 1 << 15
 # SCM_RIGHTS carries at most 253.
 MAX_FDS = 253
 # The child's sentinel end, its lifeline, the client end of the socket.
@@ -120,18 +125,11 @@ class ForkServer:
             self.watches_forks = True
             os.register_at_fork(after_in_child=self._after_fork_in_child)
         _program.attach()
-        preload = list(self.preload)
-        data = spawn.get_preparation_data("zygote")
-        main = {key: value for key, value in data.items() if key.startswith("init_main")}
-        if "__main__" in preload and not (main and is_guarded(sys.modules["__main__"].__file__)):
-            preload.remove("__main__")
+        data = _pickle.dumps(self._what_to_load(), reduction.PROTOCOL)
         client, ours = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
             arena = _program.arena_fd()
-            code = (
-                "from processing.forkserver import main; "
-                f"main({ours.fileno()}, {arena}, {preload!r}, {main!r}, {data['sys_path']!r})"
-            )
+            code = f"from processing.forkserver import main; main({ours.fileno()}, {arena}, {len(data)})"
             command = [spawn.get_executable(), *util.interpreter_flags(), "-c", code]
             # Ctrl-C is not for the zygote, from its first moment on.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, STOP_SIGNAL})
@@ -139,13 +137,32 @@ class ForkServer:
                 self.pid = spawn.start_interpreter(command, [ours.fileno(), arena])
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                ours.close()
+            for at in range(0, len(data), PIECE):
+                client.send(data[at : at + PIECE], _socket.MSG_NOSIGNAL)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # killed already: the request will notice
         except BaseException:
             client.close()
             raise
-        finally:
-            ours.close()
         self.client = client
         util.Finalize(None, self.stop, exitpriority=-1000)
+
+    def _what_to_load(self) -> dict[str, Any]:
+        """What the zygote is to import, and what it needs for that."""
+        data = spawn.get_preparation_data("zygote")
+        main = {key: value for key, value in data.items() if key.startswith("init_main")}
+        preload = dict.fromkeys(self.preload)
+        if "__main__" in preload and not (main and is_guarded(sys.modules["__main__"].__file__)):
+            del preload["__main__"]
+        # Of this package, what is in use here: children will need it. The less, the quicker a fork.
+        ours = [name for name in sys.modules if name.startswith("processing.") and ".cli" not in name]
+        return {
+            "main": main,
+            "preload": list(dict.fromkeys([*NEEDED, *ours, *preload])),
+            "sys_path": data["sys_path"],
+            "sys_argv": data["sys_argv"],
+        }
 
     def stop(self) -> None:
         """Lets go of the zygote. It ends when no process of the program uses it any more; here, usually, that is now,
@@ -191,13 +208,15 @@ def is_guarded(path: str | None) -> bool:
 # ---- The zygote -----------------------------------------------------------------------------------------------------
 
 
-def main(requests: int, arena: int, preload: list[str], main: dict[str, str], sys_path: list[str]) -> None:
-    """Runs as the zygote until nobody can ask any more."""
+def main(requests: int, arena: int, length: int) -> None:
+    """Runs as the zygote until nobody can ask any more. The first `length` bytes that come say what to import."""
     for fd in (requests, arena):
         os.set_inheritable(fd, False)
-    sys.path[:] = sys_path
     zygote = Zygote(requests, arena)
-    _preload(preload, main)
+    data = zygote.read_start(length)
+    sys.path[:] = data["sys_path"]
+    sys.argv[:] = data["sys_argv"]
+    _preload(data["preload"], data["main"])
     util.close_stdin()
     zygote.run()
     util.flush_std_streams()
@@ -219,12 +238,6 @@ def _preload(names: list[str], main: dict[str, str]) -> None:
                 __import__(name)
             except Exception:
                 pass
-    # What every child needs.
-    for name in ("_program", "process", "synchronize", "queues", "connection"):
-        try:
-            __import__(f"processing.{name}")
-        except ImportError:
-            pass
 
 
 class Zygote:
@@ -235,6 +248,17 @@ class Zygote:
         self.arena = arena
         # The sentinel's write end of each living child.
         self.sentinels: dict[int, int] = {}
+
+    def read_start(self, length: int) -> dict[str, Any]:
+        """What ForkServer._what_to_load said."""
+        data = b""
+        while len(data) < length:
+            piece = self.requests.recv(PIECE)
+            if not piece:
+                os._exit(0)  # who started this has ended
+            data += piece
+        start: dict[str, Any] = _pickle.loads(data)
+        return start
 
     def run(self) -> None:
         import gc
