@@ -712,7 +712,7 @@ def test_a_blocked_receiver_gets_the_end() -> None:
 
 
 def test_a_sender_killed_at_work() -> None:
-    for _ in range(10):
+    for _ in range(4):
         receiver, sender = processing.Pipe(False)
         flag = Flag()
         with child(processing, send_for_ever, sender, flag) as process:
