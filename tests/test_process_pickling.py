@@ -340,6 +340,17 @@ def test_buffers_out_of_band_and_a_second_attempt() -> None:
     assert function() == 5
 
 
+def test_a_second_attempt_does_not_mix_buffers_up() -> None:
+    """What a queue sends when plain pickling fails between two buffers."""
+    first, second = bytearray(b"1" * 200_000), bytearray(b"2" * 200_000)
+    queue = processing.Queue()
+    queue.put([pickle.PickleBuffer(first), lambda: 5, pickle.PickleBuffer(second)])
+    one, function, two = queue.get()
+    assert bytes(one) == first
+    assert bytes(two) == second
+    assert function() == 5
+
+
 def test_no_cloudpickle_as_long_as_pickle_will_do(tmp_path: Path) -> None:
     text = """
     import sys, processing

@@ -176,6 +176,19 @@ def test_only_what_was_made_for_it_can_be_stopped(start_method: Any) -> None:
         ended(process, exitcode=-signal.SIGKILL)
 
 
+def test_stoppable_can_be_set_until_the_start(start_method: Any) -> None:
+    ours, theirs = start_method.Pipe()
+    process = start_method.Process(target=pause, args=(theirs,))
+    assert not process.stoppable
+    process.stoppable = True
+    process.start()
+    with pytest.raises(AssertionError, match="already started"):
+        process.stoppable = False
+    process.stop()
+    ended(process)
+    process.close()
+
+
 def test_a_child_of_a_stoppable_process_is_not_stoppable(start_method: Any) -> None:
     ours, theirs = start_method.Pipe()
     with child(start_method, parent_of_plain_child, theirs, stoppable=True) as process:

@@ -240,8 +240,14 @@ class BaseProcess:
 
     @property
     def stoppable(self) -> bool:
-        """Whether the process was made with `stoppable=True`."""
+        """Whether `stop()` works: as the constructor was told. Can be set before `start()`."""
         return self._stoppable
+
+    @stoppable.setter
+    def stoppable(self, stoppable: bool) -> None:
+        if self._popen is not None:
+            raise AssertionError("process has already started")
+        self._stoppable = stoppable
 
     @property
     def authkey(self) -> bytes:

@@ -138,7 +138,8 @@ def dumps(
     """The pickle of `obj` (protocol 5); large buffers out of band to `buffer_callback`, as for `pickle.dumps`.
 
     `on_retry` is called before a second attempt, which starts from the beginning: whoever collects buffers (or handles)
-    is to forget those of the first.
+    is to forget those of the first. Without it a second attempt puts all buffers in band: the ones that were collected
+    are then not referred to.
 
     What plain pickle refuses goes by value where that works. `by_value` says that the reader is not a fork of this
     process: what `__main__` defines then goes by value if the reader could not import it.
@@ -157,6 +158,8 @@ def dumps(
         plain = error
     if on_retry is not None:
         on_retry()
+    else:
+        buffer_callback = None
     if plain is not None and register_sockets():
         return dumps(obj, buffer_callback, by_value=by_value, name=name, on_retry=on_retry)
     return _dumps_by_value(obj, buffer_callback, name, plain)
