@@ -223,7 +223,7 @@ cdef class BarrierBase(Handle):
                     raise BrokenBarrierError(f"timed out at {self!r}, which is broken now")
                 PyErr_CheckSignals()
         except BaseException:
-            pz_barrier_break(proc, barrier)
+            pz_barrier_leave(proc, barrier, &arrival)
             raise
         raise BrokenBarrierError(f"{self!r} is broken, or was reset")
 

@@ -135,6 +135,7 @@ cdef extern from "pz/ring.h" nogil:
     int pz_event_wait(pz_proc *, pz_event *, uint32_t, pz_wait *)
     int pz_barrier_wait(pz_proc *, pz_barrier *, pz_arrival *, pz_wait *)
     void pz_barrier_release(pz_proc *, pz_barrier *)
+    bint pz_barrier_leave(pz_proc *, pz_barrier *, pz_arrival *)
     void pz_barrier_break(pz_proc *, pz_barrier *)
     void pz_barrier_reset(pz_proc *, pz_barrier *)
     uint32_t pz_barrier_waiting(pz_barrier *)
@@ -143,7 +144,7 @@ cdef extern from "pz/ring.h" nogil:
     ctypedef struct pz_ring:
         pz_block block
         uint64_t max_items, max_bytes
-        pz_u32 closed, lost, get_waits, put_waits
+        pz_u32 closed, get_waits, put_waits
         pz_u64 put_items, got_items, put_bytes, got_bytes
     ctypedef struct pz_put:
         uint64_t items, parcel
