@@ -60,7 +60,6 @@ static void prepare(pz_proc *proc, int fd, const pz_ops *ops)
     proc->fd = fd;
     proc->ops = ops ? ops : &pz_system_ops;
     proc->pid = getpid();
-    proc->quota = pz_cpu_quota();
 }
 
 int pz_arena_create(pz_proc *proc, uint64_t limit, const pz_ops *ops)
@@ -101,6 +100,7 @@ int pz_arena_create(pz_proc *proc, uint64_t limit, const pz_ops *ops)
     header->page_size = (uint32_t)sysconf(_SC_PAGESIZE);
     header->size = size;
     header->root = proc->pid;
+    header->quota = pz_cpu_quota();
     if (getrandom(&header->program, sizeof header->program, 0) != sizeof header->program)
         header->program = proc->ops->now() ^ (uint64_t)proc->pid << 40;
     header->program |= 1;

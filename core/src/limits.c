@@ -158,8 +158,8 @@ uint32_t pz_cpus(pz_proc *proc)
         count = (uint32_t)CPU_COUNT(&set);
     else
         count = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
-    if ((double)count > proc->quota)
-        count = (uint32_t)proc->quota;
+    if ((double)count > proc->header->quota)
+        count = (uint32_t)proc->header->quota;
     if (count < 1)
         count = 1;
     pz_poke(&proc->cpus, count);

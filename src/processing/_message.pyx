@@ -109,8 +109,12 @@ cdef int encode_slow(Message message, object value, who) except -1:
         buffers.append(raw)
         return False
 
+    def start_again():
+        refs.clear()
+        buffers.clear()
+
     try:
-        pickle = dumps(value, buffer_callback=out_of_band)
+        pickle = dumps(value, out_of_band, on_retry=start_again)
     finally:
         if before is None:
             del carried[ident]

@@ -30,6 +30,7 @@ typedef struct pz_header {
     uint64_t program;   /* random identity of the program */
     pid_t root;         /* pid of the process that made it */
     uint32_t reserved;
+    double quota; /* CPUs that the cgroups allowed when it was made */
     _Alignas(PZ_LINE) pz_u32 spinners; /* processes that spin now */
     pz_u32 slot_hint;
     pz_u64 next_sweep; /* when pz_sweep_sometimes may sweep again */
@@ -48,7 +49,6 @@ typedef struct pz_proc {
     uint32_t self; /* PZ_OWNER of this process, as it stands in lock words */
     pz_u32 cpus;   /* CPUs this process may use, at last look */
     pz_u64 cpus_looked;
-    double quota; /* CPUs that the cgroups allow, as read when the arena was mapped */
 } pz_proc;
 
 static inline void *pz_at(const pz_proc *proc, uint64_t offset)
