@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from _thread import get_ident
 
 from . import util
@@ -36,6 +37,7 @@ class Popen:
         self.gone = False
         self.stopped = False
         self.token = 0
+        self.next_stop = 0.0
         self.stoppable = process._stoppable
         util.flush_std_streams()
         this.prepare_for_children()
@@ -149,6 +151,13 @@ class Popen:
             attached.bury_child(token)
 
     # -- Signals
+
+    def pause_between_stops(self) -> None:
+        """Waits until the last stop is a few milliseconds old: a flood of signals would starve the child."""
+        wait = self.next_stop - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        self.next_stop = time.monotonic() + 0.005
 
     def send_signal(self, number: int) -> None:
         """Sends a signal unless the child has ended."""

@@ -82,9 +82,9 @@ class ForkServerPopen(SpawnPopen):
             if self.returncode is not None or not util.wait_readable(self.sentinel, 0):
                 return
             said = os.read(self.sentinel, 64)
-            if said.startswith(STOPPED):
+            while len(said) != RECORD.size and said.startswith(STOPPED):
                 self.stopped = True
-                # The process is ending; the zygote says so as soon as it has.
+                # The process is ending (it may say so twice, if it is stopped meanwhile); the zygote follows.
                 said = said[1:] or os.read(self.sentinel, 64)
             if len(said) == RECORD.size:
                 self.returncode = RECORD.unpack(said)[1]
