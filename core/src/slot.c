@@ -54,7 +54,7 @@ static bool still_maps(pz_proc *proc, pid_t pid)
 int pz_slot_reserve(pz_proc *proc, bool copy, uint32_t *token)
 {
     uint32_t start = pz_peek(&proc->header->slot_hint);
-    for (int attempt = 0; attempt < 3; attempt++) {
+    for (int full = 0; full < 3;) {
         int rc = -EAGAIN;
         *token = 0;
         pz_heap_lock(proc);
@@ -85,10 +85,15 @@ int pz_slot_reserve(pz_proc *proc, bool copy, uint32_t *token)
             pz_slot_bury(proc, *token);
         if (rc != -EAGAIN)
             return rc;
+        if (*token == 0) { /* no slot is free, unless of the dead */
+            full++;
+            pz_sweep_all(proc);
+            continue;
+        }
+        /* No memory for the copy. Others may take what is reserved here first, so again, until the limit. */
         rc = pz_heap_reserve(proc, PZ_SMALL_MAX + 4096 * (UINT64_C(1) + (copy ? pz_slot_at(proc, proc->slot)->chunks : 0)));
         if (rc < 0)
             return rc;
-        pz_sweep_all(proc);
     }
     return -EAGAIN;
 }
