@@ -74,42 +74,6 @@ void pz_heap_settle(pz_proc *proc)
 
 /* ---- blocks ------------------------------------------------------------------------------------------------------ */
 
-static void partial_add(pz_proc *proc, unsigned klass, uint32_t index)
-{
-    pz_heap *heap = proc->heap;
-    pz_page *page = pz_page_at(proc, index);
-    uint32_t head = heap->partial[klass];
-    pz_tx(proc, page->next);
-    page->next = head;
-    page->prev = 0;
-    if (head) {
-        pz_page *other = pz_page_at(proc, head);
-        pz_tx(proc, other->prev);
-        other->prev = index;
-    }
-    pz_tx(proc, heap->partial[klass]);
-    heap->partial[klass] = index;
-}
-
-static void partial_remove(pz_proc *proc, unsigned klass, uint32_t index)
-{
-    pz_heap *heap = proc->heap;
-    pz_page *page = pz_page_at(proc, index);
-    if (page->next) {
-        pz_page *other = pz_page_at(proc, page->next);
-        pz_tx(proc, other->prev);
-        other->prev = page->prev;
-    }
-    if (page->prev) {
-        pz_page *other = pz_page_at(proc, page->prev);
-        pz_tx(proc, other->next);
-        other->next = page->next;
-    } else {
-        pz_tx(proc, heap->partial[klass]);
-        heap->partial[klass] = page->next;
-    }
-}
-
 static void stamp(pz_proc *proc, uint64_t offset, uint64_t size, unsigned klass, enum pz_kind kind, uint64_t bytes)
 {
     pz_heap *heap = proc->heap;
@@ -162,7 +126,7 @@ int pz_heap_alloc(pz_proc *proc, uint64_t size, enum pz_kind kind, uint64_t *off
         page->klass = (uint16_t)klass;
         page->used = page->fresh = 0;
         page->free = 0;
-        partial_add(proc, klass, index);
+        pz_pages_push(proc, &heap->partial[klass], index);
     }
     page = pz_page_at(proc, index);
     pz_tx(proc, page->used);
@@ -176,7 +140,7 @@ int pz_heap_alloc(pz_proc *proc, uint64_t size, enum pz_kind kind, uint64_t *off
     }
     page->used++;
     if (page->free == 0 && (page->fresh + 1) * (uint64_t)bytes > PZ_PAGE)
-        partial_remove(proc, klass, index);
+        pz_pages_remove(proc, &heap->partial[klass], index);
     stamp(proc, *offset, size, klass, kind, bytes);
     return 0;
 }
@@ -205,7 +169,7 @@ void pz_heap_free(pz_proc *proc, uint64_t offset)
     pz_tx(proc, page->used);
     if (--page->used == 0 && (page->next || page->prev)) {
         if (!was_full)
-            partial_remove(proc, klass, index);
+            pz_pages_remove(proc, &heap->partial[klass], index);
         pz_span_give(proc, index, 1, true);
         return;
     }
@@ -214,7 +178,7 @@ void pz_heap_free(pz_proc *proc, uint64_t offset)
     pz_tx(proc, page->free);
     page->free = offset;
     if (was_full)
-        partial_add(proc, klass, index);
+        pz_pages_push(proc, &heap->partial[klass], index);
 }
 
 int pz_block_new(pz_proc *proc, uint64_t size, enum pz_kind kind, uint64_t *offset)

@@ -33,26 +33,24 @@ static void mark(pz_proc *proc, uint32_t first, uint32_t pages, uint16_t use)
     }
 }
 
-static void link_span(pz_proc *proc, uint32_t first, uint32_t pages, bool backed)
+void pz_pages_push(pz_proc *proc, uint32_t *head, uint32_t index)
 {
-    uint32_t *head = &proc->heap->spans[backed][bin_of(pages)];
-    pz_page *page = pz_page_at(proc, first);
-    mark(proc, first, pages, backed ? PZ_USE_WARM : PZ_USE_COLD);
+    pz_page *page = pz_page_at(proc, index);
     pz_tx(proc, page->next);
     page->next = *head;
     page->prev = 0;
     if (*head) {
         pz_page *other = pz_page_at(proc, *head);
         pz_tx(proc, other->prev);
-        other->prev = first;
+        other->prev = index;
     }
     pz_tx(proc, *head);
-    *head = first;
+    *head = index;
 }
 
-static void unlink_span(pz_proc *proc, uint32_t first, bool backed)
+void pz_pages_remove(pz_proc *proc, uint32_t *head, uint32_t index)
 {
-    pz_page *page = pz_page_at(proc, first);
+    pz_page *page = pz_page_at(proc, index);
     if (page->next) {
         pz_page *other = pz_page_at(proc, page->next);
         pz_tx(proc, other->prev);
@@ -63,10 +61,20 @@ static void unlink_span(pz_proc *proc, uint32_t first, bool backed)
         pz_tx(proc, other->next);
         other->next = page->next;
     } else {
-        uint32_t *head = &proc->heap->spans[backed][bin_of(page->span)];
         pz_tx(proc, *head);
         *head = page->next;
     }
+}
+
+static void link_span(pz_proc *proc, uint32_t first, uint32_t pages, bool backed)
+{
+    mark(proc, first, pages, backed ? PZ_USE_WARM : PZ_USE_COLD);
+    pz_pages_push(proc, &proc->heap->spans[backed][bin_of(pages)], first);
+}
+
+static void unlink_span(pz_proc *proc, uint32_t first, bool backed)
+{
+    pz_pages_remove(proc, &proc->heap->spans[backed][bin_of(pz_page_at(proc, first)->span)], first);
 }
 
 static uint32_t find(pz_proc *proc, uint32_t pages, bool backed)

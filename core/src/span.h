@@ -15,6 +15,10 @@ static inline pz_page *pz_page_at(const pz_proc *proc, uint32_t index)
     return (pz_page *)pz_at(proc, PZ_TABLE_OFFSET) + index;
 }
 
+/* Lists of pages, linked both ways; `head` is in the heap. */
+void pz_pages_push(pz_proc *proc, uint32_t *head, uint32_t index);
+void pz_pages_remove(pz_proc *proc, uint32_t *head, uint32_t index);
+
 /* Takes `pages` adjacent pages out of the backed (or not backed) free spans; marks them as a LARGE span. */
 bool pz_span_take(pz_proc *proc, uint32_t pages, bool backed, uint32_t *first);
 /* Puts them back, joined with free neighbours of the same kind. */
