@@ -32,6 +32,65 @@ int pz_object_new(pz_proc *proc, uint64_t size, enum pz_kind kind, pz_ref *ref)
     }
 }
 
+/* A private block of this process: a parcel, as those are what the sweep of a slot looks for. */
+static int private_block(pz_proc *proc, uint64_t size, uint32_t capacity, uint64_t length, uint64_t *offset)
+{
+    pz_slot *slot = pz_slot_at(proc, proc->slot);
+    for (;;) {
+        pz_heap_lock(proc);
+        int rc = pz_heap_alloc(proc, size, PZ_PARCEL, offset);
+        if (rc == 0) {
+            pz_parcel *parcel = pz_at(proc, *offset);
+            parcel->count = 0;
+            parcel->capacity = capacity;
+            parcel->length = length;
+            if (!slot->had_parcels) {
+                pz_tx(proc, slot->had_parcels);
+                slot->had_parcels = 1;
+            }
+        }
+        pz_heap_unlock(proc);
+        if (PZ_LIKELY(rc != -EAGAIN))
+            return rc;
+        rc = pz_heap_reserve(proc, size);
+        if (rc < 0)
+            return rc;
+    }
+}
+
+int pz_object_draft(pz_proc *proc, uint64_t size, uint64_t zero, uint64_t *offset)
+{
+    if (size < sizeof(pz_parcel))
+        size = sizeof(pz_parcel);
+    int rc = private_block(proc, size, 0, 0, offset);
+    if (rc == 0 && zero)
+        memset(pz_block_at(proc, *offset) + 1, 0, zero);
+    return rc;
+}
+
+int pz_object_finish(pz_proc *proc, uint64_t offset, enum pz_kind kind, pz_ref *ref)
+{
+    pz_block *block = pz_block_at(proc, offset);
+    for (;;) {
+        pz_heap_lock(proc);
+        int rc = pz_ledger_add(proc, proc->slot, offset, &ref->entry);
+        if (rc == 0) {
+            pz_tx(proc, block->gen);
+            pz_tx(proc, block->refs);
+            block->kind = (uint16_t)kind;
+            block->refs = 1;
+            ref->offset = offset;
+            ref->gen = block->gen;
+        }
+        pz_heap_unlock(proc);
+        if (PZ_LIKELY(rc != -EAGAIN))
+            return rc;
+        rc = pz_heap_reserve(proc, 4096);
+        if (rc < 0)
+            return rc;
+    }
+}
+
 static pz_block *find_object(pz_proc *proc, uint64_t offset, uint32_t gen)
 {
     pz_block *block = pz_block_find(proc, offset, gen);
@@ -100,7 +159,7 @@ void pz_reap(pz_proc *proc)
             pz_pipe_end_drop(proc, block);
         else if (block->kind == PZ_PIPE)
             pz_pipe_drop(proc, block);
-        else if (block->kind == PZ_BUFFER)
+        else if (block->kind == PZ_BUFFER || block->kind == PZ_SHARED)
             pz_parcel_unload(proc, block);
         else if (block->kind == PZ_COND)
             pz_cond_drop(proc, block);
@@ -128,27 +187,7 @@ static uint64_t *carried(pz_parcel *parcel)
 int pz_parcel_new(pz_proc *proc, uint64_t length, uint32_t capacity, uint64_t *offset)
 {
     uint64_t size = sizeof(pz_parcel) + (uint64_t)capacity * sizeof(uint64_t) + PZ_LINE + length;
-    pz_slot *slot = pz_slot_at(proc, proc->slot);
-    for (;;) {
-        pz_heap_lock(proc);
-        int rc = pz_heap_alloc(proc, size, PZ_PARCEL, offset);
-        if (rc == 0) {
-            pz_parcel *parcel = pz_at(proc, *offset);
-            parcel->count = 0;
-            parcel->capacity = capacity;
-            parcel->length = length;
-            if (!slot->had_parcels) {
-                pz_tx(proc, slot->had_parcels);
-                slot->had_parcels = 1;
-            }
-        }
-        pz_heap_unlock(proc);
-        if (PZ_LIKELY(rc != -EAGAIN))
-            return rc;
-        rc = pz_heap_reserve(proc, size);
-        if (rc < 0)
-            return rc;
-    }
+    return private_block(proc, size, capacity, length, offset);
 }
 
 int pz_parcel_carry(pz_proc *proc, uint64_t offset, uint64_t object, uint32_t gen)
@@ -198,25 +237,7 @@ void pz_parcel_free(pz_proc *proc, uint64_t offset)
     pz_heap_trim(proc, pz_peek(&proc->heap->limit) / 4);
 }
 
-int pz_parcel_keep(pz_proc *proc, uint64_t offset, pz_ref *ref)
+int pz_parcel_keep(pz_proc *proc, uint64_t offset, enum pz_kind kind, pz_ref *ref)
 {
-    pz_block *block = pz_block_at(proc, offset);
-    for (;;) {
-        pz_heap_lock(proc);
-        int rc = pz_ledger_add(proc, proc->slot, offset, &ref->entry);
-        if (rc == 0) {
-            pz_tx(proc, block->gen);
-            pz_tx(proc, block->refs);
-            block->kind = PZ_BUFFER;
-            block->refs = 1;
-            ref->offset = offset;
-            ref->gen = block->gen;
-        }
-        pz_heap_unlock(proc);
-        if (PZ_LIKELY(rc != -EAGAIN))
-            return rc;
-        rc = pz_heap_reserve(proc, 4096);
-        if (rc < 0)
-            return rc;
-    }
+    return pz_object_finish(proc, offset, kind, ref);
 }

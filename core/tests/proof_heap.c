@@ -95,7 +95,7 @@ static void before_parcel_big(void)
 
 static void run_keep(void)
 {
-    must(pz_parcel_keep(&P, parcel, &born) == 0);
+    must(pz_parcel_keep(&P, parcel, PZ_BUFFER, &born) == 0);
 }
 
 static void run_reserve_memory(void)

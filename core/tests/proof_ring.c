@@ -289,7 +289,7 @@ static void run_get_and_keep(void)
     uint64_t parcel;
     pz_ref ref;
     must(get_one(&parcel) == 0);
-    must(pz_parcel_keep(&P, parcel, &ref) == 0);
+    must(pz_parcel_keep(&P, parcel, PZ_BUFFER, &ref) == 0);
     pz_object_close(&P, &ref);
 }
 

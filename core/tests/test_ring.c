@@ -167,7 +167,7 @@ static void parcels(void)
         if (i < 5) {
             pz_parcel_free(&P, got);
         } else {
-            CHECK(pz_parcel_keep(&P, got, &kept) == 0);
+            CHECK(pz_parcel_keep(&P, got, PZ_BUFFER, &kept) == 0);
             CHECK(pz_parcel_data(pz_at(&P, kept.offset))[0] == i);
             pz_object_close(&P, &kept);
         }

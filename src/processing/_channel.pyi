@@ -1,7 +1,7 @@
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from ._locks import Handle
+from ._native import Handle
 
 _T = TypeVar("_T")
 

@@ -11,11 +11,11 @@ from processing._ring cimport *
 
 from queue import Empty
 
-from processing import _locks
+from processing import _native
 from processing import _failures
 from processing._ring import Closed
 
-cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_locks.proc, PZ_PROC_CAPSULE)
+cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_native.proc, PZ_PROC_CAPSULE)
 
 
 cdef class QueueBase(Handle):
@@ -249,5 +249,5 @@ def new_pipe(cls, bint duplex, unsigned name_at):
     """The two ends of a new pipe."""
     cdef pz_ref ends[2]
     check(pz_pipe_new(program(), duplex, ends), cls)
-    return (_locks.adopt(cls, PZ_PIPE_END, ends[0].offset, ends[0].gen, ends[0].entry, name_at),
-            _locks.adopt(cls, PZ_PIPE_END, ends[1].offset, ends[1].gen, ends[1].entry, name_at))
+    return (_native.adopt(cls, PZ_PIPE_END, ends[0].offset, ends[0].gen, ends[0].entry, name_at),
+            _native.adopt(cls, PZ_PIPE_END, ends[1].offset, ends[1].gen, ends[1].entry, name_at))

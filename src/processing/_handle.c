@@ -1,7 +1,7 @@
 /* Handles: one object of the arena as this process holds it.
  *
- * Owns this process's attachment to the arena (pz_python.proc, shared with the Cython modules through a capsule), the type
- * Handle and the registry (one handle per object and process). Built into the extension module processing._locks.
+ * Owns this process's attachment to the arena (pz_program, shared with the Cython modules through a capsule), the type
+ * Handle and the registry (one handle per object and process). Built into the extension module processing._native.
  */
 #include "_handle.h"
 
@@ -332,7 +332,7 @@ static PyGetSetDef handle_getset[] = {
     {NULL, NULL, NULL, NULL, NULL}};
 
 PyTypeObject pz_HandleType = {
-    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "processing._locks.Handle",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "processing._native.Handle",
     .tp_doc = "One object of the arena as this process holds it.",
     .tp_basicsize = sizeof(PzHandle),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,

@@ -1,6 +1,6 @@
 /* The C side of a handle: one Python object for one object in the arena and one process.
  *
- * Owned by the extension module processing._locks, which makes the type; Cython modules extend it. `at` points into the
+ * Owned by the extension module processing._native, which makes the type; Cython modules extend it. `at` points into the
  * arena while the handle is open and is NULL before and after, so that every method checks one field.
  */
 #ifndef PROCESSING_HANDLE_H
@@ -24,6 +24,7 @@ typedef struct PzHandle {
 extern pz_proc pz_program;
 extern PyTypeObject pz_HandleType;
 extern PyMethodDef pz_handle_functions[];
+extern PyTypeObject *const pz_lock_types[]; /* _locks.c; ends with NULL */
 int pz_handle_ready(void);
 
 /* Exceptions (worded in _failures.py); all return NULL. */
@@ -33,6 +34,6 @@ PyObject *pz_raise_status(PyObject *self, int rc);
 /* Absolute deadline of a timeout in seconds (NULL or None: never); -1 with an exception. */
 int pz_deadline_of(PyObject *timeout, uint64_t *deadline);
 
-#define PZ_PROC_CAPSULE "processing._locks.proc"
+#define PZ_PROC_CAPSULE "processing._native.proc"
 
 #endif

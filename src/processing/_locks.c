@@ -223,7 +223,7 @@ static int release_count(PyObject *const *args, Py_ssize_t count, PyObject *name
         {"__exit__", (PyCFunction)(void *)Name##_exit, METH_FASTCALL, NULL},                                           \
         {NULL, NULL, 0, NULL}};                                                                                        \
     static PyTypeObject Name##Type = {                                                                                 \
-        PyVarObject_HEAD_INIT(NULL, 0).tp_name = "processing._locks." #Name,                                           \
+        PyVarObject_HEAD_INIT(NULL, 0).tp_name = "processing._native." #Name,                                           \
         .tp_doc = BASE_DOC,                                                                                            \
         .tp_basicsize = sizeof(PzHandle),                                                                              \
         .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,                                                          \
@@ -261,22 +261,4 @@ LOCK_TYPE(Semaphore, PZ_SEMAPHORE, "A semaphore in the arena.", semaphore_releas
 LOCK_TYPE(BoundedSemaphore, PZ_BOUNDED, "A bounded semaphore in the arena.", bounded_release,
           METH_FASTCALL | METH_KEYWORDS)
 
-/* ---- module ------------------------------------------------------------------------------------------------------ */
-
-static struct PyModuleDef module_def = {PyModuleDef_HEAD_INIT, "processing._locks", NULL, -1, pz_handle_functions,
-                                        NULL, NULL, NULL, NULL};
-
-PyMODINIT_FUNC PyInit__locks(void);
-PyMODINIT_FUNC PyInit__locks(void)
-{
-    PyTypeObject *types[] = {&pz_HandleType, &LockType, &RLockType, &SemaphoreType, &BoundedSemaphoreType};
-    PyObject *module = PyModule_Create(&module_def);
-    if (!module || pz_handle_ready() < 0)
-        return NULL;
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-        if (PyModule_AddType(module, types[i]) < 0)
-            return NULL;
-    if (PyModule_AddObject(module, "proc", PyCapsule_New(&proc, PZ_PROC_CAPSULE, NULL)) < 0)
-        return NULL;
-    return module;
-}
+PyTypeObject *const pz_lock_types[] = {&LockType, &RLockType, &SemaphoreType, &BoundedSemaphoreType, NULL};

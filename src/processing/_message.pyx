@@ -18,13 +18,13 @@ from processing._program cimport check, new_parcel, carried
 from _thread import get_ident
 from pickle import loads as pickle_loads
 
-from processing import _locks
+from processing import _native
 
 cdef extern from "_encode.h" nogil:
     ctypedef struct pz_buffers:
         uint64_t count, pickle, pickle_length
 
-cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_locks.proc, PZ_PROC_CAPSULE)
+cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_native.proc, PZ_PROC_CAPSULE)
 cdef object dumps = None  # processing.reduction.dumps, at first use
 cdef int OUT_OF_BAND = 4096  # bytes: smaller buffers stay in the pickle
 
@@ -164,11 +164,11 @@ cdef object from_parcel(uint8_t type, uint64_t offset, bint raw):
             return pz_decode(type, data, <Py_ssize_t>parcel.length)
         finally:
             pz_parcel_free(proc, offset)
-    cdef int rc = pz_parcel_keep(proc, offset, &ref)
+    cdef int rc = pz_parcel_keep(proc, offset, PZ_BUFFER, &ref)
     if rc < 0:
         pz_parcel_free(proc, offset)
         check(rc, "a received array")
-    buffer = _locks.adopt(Buffer, PZ_BUFFER, ref.offset, ref.gen, ref.entry, 0)
+    buffer = _native.adopt(Buffer, PZ_BUFFER, ref.offset, ref.gen, ref.entry, 0)
     head = <pz_buffers *>data
     table = <uint64_t *>(head + 1)
     whole = memoryview(buffer)

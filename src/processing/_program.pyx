@@ -17,10 +17,10 @@ from libc.errno cimport EINTR, ENOMEM
 from libc.math cimport isnan
 from libc.string cimport memcpy
 
-from processing import _locks
+from processing import _native
 from processing import _failures
 
-cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_locks.proc, PZ_PROC_CAPSULE)
+cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_native.proc, PZ_PROC_CAPSULE)
 
 # Thread -> references noted while something is pickled for a message.
 cdef dict carried = {}
@@ -167,7 +167,7 @@ def leave():
         return
     threading = sys.modules.get("threading")
     alone = threading is None or threading.active_count() <= 1
-    looked_into = _locks.disown_all(alone)
+    looked_into = _native.disown_all(alone)
     if alone and not looked_into:
         pz_slot_leave(proc)
 

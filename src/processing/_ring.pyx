@@ -20,10 +20,10 @@ from processing._message cimport *
 from pickle import loads as pickle_loads, dumps as pickle_dumps
 from queue import Empty, Full
 
-from processing import _locks
+from processing import _native
 from processing import _failures
 
-cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_locks.proc, PZ_PROC_CAPSULE)
+cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_native.proc, PZ_PROC_CAPSULE)
 
 
 class Closed(Exception):

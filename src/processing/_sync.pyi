@@ -1,6 +1,6 @@
 from collections.abc import Callable
 
-from ._locks import Handle
+from ._native import Handle
 
 _Layout = tuple[int, int, int]
 LOCK: _Layout

@@ -7,7 +7,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from processing.pz cimport *
 from processing._program cimport program, check, deadline_of
 
-from processing import _locks
+from processing import _native
 from processing import _failures
 from threading import BrokenBarrierError
 
@@ -15,7 +15,7 @@ cdef extern from "_handle.h":
     enum: EOWNERDEAD
     unsigned long PyThread_get_thread_ident()
 
-cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_locks.proc, PZ_PROC_CAPSULE)
+cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_native.proc, PZ_PROC_CAPSULE)
 
 
 cdef void *need(Handle handle) except NULL:

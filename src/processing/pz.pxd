@@ -5,6 +5,7 @@ from posix.types cimport pid_t
 
 cdef extern from "pz/ring.h" nogil:
     enum: PZ_CONDITION "PZ_COND", PZ_EVENT, PZ_BARRIER, PZ_RING, PZ_PIPE_END, PZ_BUFFER, PZ_LOCK, PZ_RLOCK
+    enum: PZ_MEMORY, PZ_SHARED, PZ_STORE, PZ_VALUES
     enum: PZ_RECORD_PARCEL, PZ_INLINE_MAX, PZ_RING_JOINABLE, PZ_END_READS, PZ_END_WRITES, PZ_NO_READER, PZ_NO_WRITER
     const uint64_t PZ_FOREVER
     ctypedef struct pz_u32:
@@ -82,7 +83,11 @@ cdef extern from "pz/ring.h" nogil:
     int pz_parcel_new(pz_proc *, uint64_t, uint32_t, uint64_t *)
     int pz_parcel_carry(pz_proc *, uint64_t, uint64_t, uint32_t)
     void pz_parcel_free(pz_proc *, uint64_t)
-    int pz_parcel_keep(pz_proc *, uint64_t, pz_ref *)
+    int pz_parcel_keep(pz_proc *, uint64_t, int, pz_ref *)
+    int pz_object_draft(pz_proc *, uint64_t, uint64_t, uint64_t *)
+    int pz_object_finish(pz_proc *, uint64_t, int, pz_ref *)
+    void pz_block_free(pz_proc *, uint64_t)
+    int pz_object_open(pz_proc *, uint64_t, uint32_t, pz_ref *, uint16_t *)
     uint8_t *pz_parcel_data(pz_parcel *)
     pz_block *pz_block_find(pz_proc *, uint64_t, uint32_t)
     void pz_wait_init(pz_wait *, uint64_t)
@@ -186,7 +191,7 @@ cdef extern from "pz/ring.h" nogil:
 
 cdef extern from "_handle.h":
     const char *PZ_PROC_CAPSULE
-    ctypedef class processing._locks.Handle [object PzHandle, check_size ignore]:
+    ctypedef class processing._native.Handle [object PzHandle, check_size ignore]:
         cdef void *at
         cdef pz_ref ref
         cdef uint16_t kind

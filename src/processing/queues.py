@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from queue import Empty, Full
 
-from . import _channel, _locks, _sync
+from . import _channel, _native, _sync
 from .errors import LostItems
 from .synchronize import _new, _Pickles, _tail
 
@@ -134,4 +134,4 @@ class SimpleQueue(_Queue):
 
 
 for _cls in (Queue, BufferedQueue, JoinableQueue, SimpleQueue):
-    _locks.own(_cls, _channel.QueueBase)
+    _native.own(_cls, _channel.QueueBase)

@@ -2,7 +2,7 @@
 
 Each is one object in the program's arena and a handle in every process that has it. Handles pickle at any time: they
 go through queues and pipes to processes that already run, not only to children. The fast halves (acquire, release,
-`with`) are in `_locks`, the waiting halves in `_sync`; the classes here add names, `repr` and `statistics()`.
+`with`) are in `_native`, the waiting halves in `_sync`; the classes here add names, `repr` and `statistics()`.
 
 What happens when a process is killed is said at each class; what a process that ends in an orderly way had acquired
 stays acquired, and may be released by another process.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from threading import BrokenBarrierError
 
-from . import _locks, _program, _sync
+from . import _native, _program, _sync
 
 TYPE_CHECKING = False  # as typing has it; importing that would make every start slower
 if TYPE_CHECKING:
@@ -48,13 +48,13 @@ _BOUNDED_MAX = 1_000_000
 
 def _reopen(cls: type[_T], program: int, offset: int, generation: int) -> _T:
     kind, _, name_at = cls._layout  # type: ignore[attr-defined]
-    handle: _T = _locks.reopen(cls, kind, program, offset, generation, name_at)
+    handle: _T = _native.reopen(cls, kind, program, offset, generation, name_at)
     return handle
 
 
 def _new(cls: type[_T], name: str | None, more: int = 0) -> _T:
     kind, size, name_at = cls._layout  # type: ignore[attr-defined]
-    self: Any = _locks.create(cls, kind, size + more, name_at)
+    self: Any = _native.create(cls, kind, size + more, name_at)
     if name:
         self.name = name
     return self  # type: ignore[no-any-return]
@@ -83,7 +83,7 @@ def _tail(self: Any) -> str:
     return f" name={name!r}>" if name else ">"
 
 
-class Lock(_Pickles, _locks.Lock):
+class Lock(_Pickles, _native.Lock):
     """A lock that processes and threads share, as `threading.Lock`.
 
     Any process may release it. If the process that holds it is killed, the next `acquire` raises LockOwnerDied and
@@ -126,7 +126,7 @@ def _me() -> str:
     return name if thread is main_thread() else f"{name}|{thread.name}"
 
 
-class RLock(_Pickles, _locks.RLock):
+class RLock(_Pickles, _native.RLock):
     """A lock that the thread which holds it may acquire again; it releases as often.
 
     Owned by one thread of one process: nobody else can release it (AssertionError). If that process is killed, the next
@@ -155,7 +155,7 @@ def _check_value(value: int, most: int) -> int:
     return value
 
 
-class Semaphore(_Pickles, _locks.Semaphore):
+class Semaphore(_Pickles, _native.Semaphore):
     """A counter that `release` raises and `acquire` lowers, waiting while it is zero.
 
     A permit may stand for a signal from one process to another, so those of a killed process are not given back; use
@@ -185,7 +185,7 @@ class Semaphore(_Pickles, _locks.Semaphore):
         return f"<{type(self).__name__}(value={self.get_value() if self._is_open else 'closed'}){_tail(self)}"
 
 
-class BoundedSemaphore(_Pickles, _locks.BoundedSemaphore):
+class BoundedSemaphore(_Pickles, _native.BoundedSemaphore):
     """A semaphore that knows who holds its permits.
 
     Releasing more than was acquired is a ValueError. The permits of a killed process are taken back by the next who
@@ -391,9 +391,9 @@ def _reopen_barrier(
 
 
 for _cls, _base in (
-    (Lock, _locks.Lock),
-    (RLock, _locks.RLock),
-    (Semaphore, _locks.Semaphore),
-    (BoundedSemaphore, _locks.BoundedSemaphore),
+    (Lock, _native.Lock),
+    (RLock, _native.RLock),
+    (Semaphore, _native.Semaphore),
+    (BoundedSemaphore, _native.BoundedSemaphore),
 ):
-    _locks.own(_cls, _base)
+    _native.own(_cls, _base)

@@ -25,8 +25,15 @@ typedef struct pz_parcel {
     uint64_t spare[2];
 } pz_parcel; /* 64 bytes */
 
-/* A new object of `size` bytes (header included), zeroed behind its header, with one reference: this process's. */
+/* A new object of `size` bytes (header included), zeroed behind its header, with one reference: this process's. For
+ * what is small: it is zeroed inside the heap lock. */
 int pz_object_new(pz_proc *proc, uint64_t size, enum pz_kind kind, pz_ref *ref);
+/* The same in two steps, for what is large: a block that this process owns and fills without any lock (the first `zero`
+ * bytes behind the header are zeroed). Its first 8 bytes behind the header stay 0 until it is finished: if this process
+ * dies, it is a parcel that carries nothing. */
+int pz_object_draft(pz_proc *proc, uint64_t size, uint64_t zero, uint64_t *offset);
+/* The draft becomes an object with one reference. -ENOMEM and others: it is still a draft (pz_block_free). */
+int pz_object_finish(pz_proc *proc, uint64_t offset, enum pz_kind kind, pz_ref *ref);
 /* A reference to an object known by offset and generation. -ESTALE: it is gone, or was never there. */
 int pz_object_open(pz_proc *proc, uint64_t offset, uint32_t gen, pz_ref *ref, uint16_t *kind);
 /* Gives the reference up; the last one destroys the object. */
@@ -43,8 +50,8 @@ int pz_parcel_carry(pz_proc *proc, uint64_t parcel, uint64_t offset, uint32_t ge
 void pz_parcel_free(pz_proc *proc, uint64_t parcel);
 /* Inside the heap lock, committing on the way: frees a parcel and what it carries. */
 void pz_parcel_drop(pz_proc *proc, pz_block *block);
-/* Turns a parcel of this process into an object (PZ_BUFFER) with one reference. */
-int pz_parcel_keep(pz_proc *proc, uint64_t parcel, pz_ref *ref);
+/* Turns a parcel of this process into an object (PZ_BUFFER or PZ_SHARED) with one reference; it keeps what it carries. */
+int pz_parcel_keep(pz_proc *proc, uint64_t parcel, enum pz_kind kind, pz_ref *ref);
 
 static inline uint8_t *pz_parcel_data(pz_parcel *parcel)
 {
