@@ -163,6 +163,8 @@ void pz_reap(pz_proc *proc)
             pz_parcel_unload(proc, block);
         else if (block->kind == PZ_COND)
             pz_cond_drop(proc, block);
+        else if (block->kind == PZ_VALUES)
+            pz_values_drop(proc, block);
         if (heap->reap != offset) {
             /* Something it held waits before it now: that one first. */
             pz_tx_commit(proc);

@@ -10,5 +10,6 @@ void pz_pipe_end_drop(pz_proc *proc, pz_block *end);
 void pz_pipe_drop(pz_proc *proc, pz_block *pipe);
 void pz_parcel_unload(pz_proc *proc, pz_block *parcel);
 void pz_cond_drop(pz_proc *proc, pz_block *cond);
+void pz_values_drop(pz_proc *proc, pz_block *values);
 
 #endif
