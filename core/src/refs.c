@@ -161,6 +161,8 @@ void pz_reap(pz_proc *proc)
             pz_pipe_drop(proc, block);
         else if (block->kind == PZ_BUFFER || block->kind == PZ_SHARED)
             pz_parcel_unload(proc, block);
+        else if (block->kind == PZ_STORE)
+            pz_store_drop(proc, block);
         else if (block->kind == PZ_COND)
             pz_cond_drop(proc, block);
         else if (block->kind == PZ_VALUES)

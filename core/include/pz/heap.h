@@ -37,7 +37,8 @@ enum pz_kind { /* what a block is */
     PZ_VALUES, /* numbers, text and structs (values.h) */
     PZ_MEMORY, /* arrays of the user */
     PZ_SHARED, /* a payload that is never changed: what share() made, a large value of a container */
-    PZ_STORE,  /* a dict, set, list or deque (store.h) */
+    PZ_STORE,  /* a dict, set, list or deque (store.h), and */
+    PZ_CHUNK,  /* its memory */
     PZ_KINDS
 };
 

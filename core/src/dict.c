@@ -1,0 +1,385 @@
+/* Hashed stores: dict, set, namespace. See store.h.
+ *
+ *   table    words: entries in the order of insertion: 24 bits of the hash, place of the cell; 0: removed
+ *            index: for each slot the number of an entry + 1, or EMPTY, or DELETED; linear probing
+ *
+ * As in CPython's dict, but that an entry is one word, so that replacing a value is one store.
+ */
+#include "cells.h"
+#include "store_parts.h"
+
+#define LOG_MIN 3u
+#define LOG_MAX 30u
+#define SPLIT_AT 1024u /* items from which on a store has 16 shards */
+#define TRIES 200u
+
+typedef struct place {
+    uint64_t cell;  /* 0: not there */
+    uint64_t entry; /* its number */
+    uint64_t slot;  /* of the index: where it is, or where it would go; UINT64_MAX: nowhere */
+} place;
+
+static pz_u32 *index_of(pz_table *table, unsigned log)
+{
+    return (pz_u32 *)(table->words + pz_table_room(log));
+}
+
+static uint64_t table_bytes(unsigned log)
+{
+    return sizeof(pz_table) + pz_table_room(log) * sizeof(uint64_t) + (sizeof(uint32_t) << log);
+}
+
+static uint64_t entry_word(uint64_t hash, uint64_t cell)
+{
+    return hash >> 40 << PZ_ENTRY_TAG | cell >> 4;
+}
+
+/* Where the search begins. The upper bits of the hash, which stand in the entry too, so that a table can be made anew
+ * without a look at the cells; in very large ones the lower bits, which stand in the cell. */
+static uint64_t home(uint64_t tag, uint32_t low, unsigned log)
+{
+    return (log <= 20 ? tag : low) & ((UINT64_C(1) << log) - 1);
+}
+
+/* 1 found, 0 not there, -EBUSY: what lies there is no table, as a reader without the lock may find. */
+PZ_RACY static int probe(const pz_proc *proc, uint64_t word, const pz_key *key, place *at)
+{
+    unsigned log = word & PZ_LOG_MASK;
+    uint64_t offset = word & ~PZ_LOG_MASK, room = pz_table_room(log), mask = (UINT64_C(1) << log) - 1;
+    at->cell = 0;
+    at->slot = UINT64_MAX;
+    if (!offset)
+        return 0;
+    if (log > LOG_MAX || offset + table_bytes(log) > proc->size)
+        return -EBUSY;
+    pz_table *table = pz_at(proc, offset);
+    pz_u32 *index = index_of(table, log);
+    uint64_t tag = key->hash >> 40, slot = home(tag, (uint32_t)key->hash, log);
+    for (uint64_t n = 0; n <= mask; n++, slot = (slot + 1) & mask) {
+        uint32_t e = pz_peek(&index[slot]);
+        if (e == PZ_INDEX_EMPTY || e == PZ_INDEX_DELETED) {
+            if (at->slot == UINT64_MAX)
+                at->slot = slot;
+            if (e == PZ_INDEX_EMPTY)
+                return 0;
+            continue;
+        }
+        if (e > room)
+            return -EBUSY;
+        uint64_t entry = *(volatile uint64_t *)&table->words[e - 1];
+        if (entry >> PZ_ENTRY_TAG != tag)
+            continue;
+        uint64_t cell = pz_entry_place(entry);
+        if (cell == 0 || cell + sizeof(pz_item) + key->length > proc->size)
+            return -EBUSY;
+        const volatile pz_item *found = pz_item_at(proc, cell);
+        if (found->key_type == key->type && found->key_length == key->length &&
+            pz_racy_equal(pz_item_at(proc, cell)->data, key->data, key->length)) {
+            at->cell = cell;
+            at->entry = e - 1;
+            at->slot = slot;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+PZ_RACY int pz_dict_read(pz_proc *proc, pz_store *store, const pz_key *key, pz_value_out *out)
+{
+    place at;
+    for (unsigned i = 0; i < TRIES; i++) {
+        uint64_t root = pz_load(&store->root);
+        pz_shard *shard = pz_store_shard(proc, store, key->hash, root);
+        uint64_t version = pz_load(&shard->version);
+        if (PZ_LIKELY(!(version & 1) && pz_load(&store->root) == root)) {
+            uint64_t table = pz_load(&shard->table);
+            atomic_thread_fence(memory_order_acquire);
+            if (pz_peek(&shard->version) == version) { /* the table is, or was a moment ago */
+                int rc = probe(proc, table, key, &at);
+                if (rc == 1 && out && !pz_cell_copy(proc, at.cell, out))
+                    rc = -EBUSY;
+                atomic_thread_fence(memory_order_acquire);
+                if (PZ_LIKELY(rc >= 0 && pz_peek(&shard->version) == version))
+                    return rc;
+            }
+        }
+        pz_relax();
+    }
+    pz_poke(&store->retries, pz_peek(&store->retries) + 1);
+    return -EBUSY;
+}
+
+int pz_dict_look(pz_proc *proc, pz_store *store, pz_shard *shard, const pz_key *key, pz_value_out *out)
+{
+    place at;
+    (void)store;
+    int rc = probe(proc, pz_peek(&shard->table), key, &at);
+    if (rc == 1 && out)
+        (void)pz_cell_copy(proc, at.cell, out);
+    return rc;
+}
+
+/* ---- growing ----------------------------------------------------------------------------------------------------- */
+
+static unsigned log_for(uint64_t items)
+{
+    unsigned log = LOG_MIN;
+    while (pz_table_room(log) < items + items / 2 + 2)
+        log++;
+    return log;
+}
+
+/* Enters a cell in a table that is being written. */
+static void enter(pz_table *table, unsigned log, uint64_t number, uint64_t entry, uint32_t low)
+{
+    pz_u32 *index = index_of(table, log);
+    uint64_t mask = (UINT64_C(1) << log) - 1, slot = home(entry >> PZ_ENTRY_TAG, low, log);
+    while (pz_peek(&index[slot]) != PZ_INDEX_EMPTY)
+        slot = (slot + 1) & mask;
+    pz_poke(&index[slot], (uint32_t)number + 1);
+    table->words[number] = entry;
+    table->fill++;
+}
+
+static int new_table(pz_proc *proc, unsigned log, uint64_t *offset)
+{
+    if (log > LOG_MAX)
+        return -ENOMEM;
+    return pz_block_draft(proc, table_bytes(log), table_bytes(log) - sizeof(pz_block), offset);
+}
+
+static void copy_entries(pz_proc *proc, uint64_t word, uint64_t used, pz_table *to, unsigned log, uint64_t *number,
+                         unsigned only)
+{
+    pz_table *from = pz_at(proc, word & ~PZ_LOG_MASK);
+    for (uint64_t e = 0; e < used; e++) {
+        uint64_t entry = from->words[e];
+        if (!entry || (only < PZ_SHARDS && entry >> 60 != only))
+            continue;
+        uint32_t low = log > 20 ? pz_item_at(proc, pz_entry_place(entry))->hash : 0;
+        enter(to, log, (*number)++, entry, low);
+    }
+}
+
+static int rebuild(pz_proc *proc, pz_shard *shard)
+{
+    uint64_t word = pz_peek(&shard->table), counts = pz_peek(&shard->counts), offset, number = 0;
+    unsigned log = log_for(pz_items(counts));
+    int rc = new_table(proc, log, &offset);
+    if (rc < 0)
+        return rc;
+    if (word)
+        copy_entries(proc, word, counts >> 32, pz_at(proc, offset), log, &number, PZ_SHARDS);
+    pz_change change;
+    pz_change_begin(&change, proc, shard, true);
+    pz_block_attach(&change, offset);
+    if (word)
+        pz_heap_free(proc, word & ~PZ_LOG_MASK);
+    pz_set_atomic(&change, shard->table, offset | log);
+    pz_set_atomic(&change, shard->counts, number << 32 | number);
+    pz_change_end(&change);
+    return 0;
+}
+
+/* 0: there are 16 shards now; -ENOMEM: as before. In the lock of the first shard. */
+static int split(pz_proc *proc, pz_store *store)
+{
+    pz_shard *first = &store->first;
+    uint64_t word = pz_peek(&first->table), counts = pz_peek(&first->counts), used = counts >> 32;
+    uint64_t block, items[PZ_SHARDS] = {0};
+    unsigned made = 0;
+    pz_table *old = pz_at(proc, word & ~PZ_LOG_MASK);
+    for (uint64_t e = 0; e < used; e++)
+        items[old->words[e] >> 60] += old->words[e] != 0;
+    int rc = pz_block_draft(proc, sizeof(pz_parcel) + PZ_SHARDS * sizeof(pz_shard),
+                            sizeof(pz_parcel) - sizeof(pz_block) + PZ_SHARDS * sizeof(pz_shard), &block);
+    if (rc < 0)
+        return rc;
+    pz_shard *shards = pz_shards_at(proc, block);
+    for (; made < PZ_SHARDS; made++) {
+        uint64_t offset, number = 0;
+        unsigned log = log_for(items[made]);
+        rc = new_table(proc, log, &offset);
+        if (rc < 0)
+            break;
+        copy_entries(proc, word, used, pz_at(proc, offset), log, &number, made);
+        pz_poke(&shards[made].table, offset | log);
+        pz_poke(&shards[made].counts, number << 32 | number);
+        pz_poke(&shards[made].version, (pz_peek(&first->version) + 3) & ~UINT64_C(1)); /* stamps are never the same */
+    }
+    if (rc < 0) {
+        while (made-- > 0)
+            pz_block_free(proc, pz_table_of(&shards[made]));
+        pz_block_free(proc, block);
+        return rc;
+    }
+    pz_change change;
+    pz_change_begin(&change, proc, first, true);
+    pz_block_attach(&change, block);
+    for (unsigned i = 0; i < PZ_SHARDS; i++)
+        pz_block_attach(&change, pz_table_of(&shards[i]));
+    shards[0].pool = first->pool;
+    pz_set(&change, first->pool, 0);
+    pz_set(&change, store->pending, block);
+    pz_change_end(&change);
+    pz_store_split_end(proc, store);
+    return 0;
+}
+
+/* Room for one more entry. 0, -ENOMEM, -EAGAIN: it lies in another shard now. */
+static int entry_room(pz_proc *proc, pz_store *store, pz_shard *shard, const place *at)
+{
+    uint64_t word = pz_peek(&shard->table), counts = pz_peek(&shard->counts);
+    if (word) {
+        unsigned log = word & PZ_LOG_MASK;
+        pz_table *table = pz_at(proc, word & ~PZ_LOG_MASK);
+        uint64_t room = pz_table_room(log);
+        bool fresh = at->slot == UINT64_MAX || pz_peek(&index_of(table, log)[at->slot]) == PZ_INDEX_EMPTY;
+        if (counts >> 32 < room && at->slot != UINT64_MAX && (!fresh || table->fill < room))
+            return 0;
+        if (shard == &store->first && pz_items(counts) >= SPLIT_AT && split(proc, store) == 0)
+            return -EAGAIN;
+    }
+    int rc = rebuild(proc, shard);
+    return rc < 0 ? rc : 1;
+}
+
+/* ---- changing ---------------------------------------------------------------------------------------------------- */
+
+int pz_dict_put(pz_proc *proc, pz_store *store, pz_shard *shard, const pz_key *key, const pz_value_in *value)
+{
+    place at;
+    pz_item *old;
+    pz_key full = *key;
+    unsigned klass;
+    int rc;
+    for (;;) {
+        probe(proc, pz_peek(&shard->table), key, &at);
+        old = at.cell ? pz_item_at(proc, at.cell) : NULL;
+        if (old) { /* the key stays the one that came first */
+            full.extra = old->data + old->key_length;
+            full.extra_length = old->extra_length;
+        }
+        uint64_t length = value->object ? sizeof(pz_item_object) : value->length;
+        klass = pz_cell_class(sizeof(pz_item) + full.length + full.extra_length + length);
+        rc = pz_cell_room(proc, shard, klass);
+        if (rc < 0)
+            return rc;
+        rc = old ? 0 : entry_room(proc, store, shard, &at);
+        if (rc < 0)
+            return rc;
+        if (rc == 0)
+            break;
+    }
+    if (value->object)
+        store->objects = 1;
+    pz_change change;
+    pz_change_begin(&change, proc, shard, value->object || (old && old->flags & PZ_ITEM_OBJECT));
+    if (value->object && (rc = pz_object_hold(&change, value->object, value->gen)) < 0) {
+        pz_change_end(&change);
+        return rc;
+    }
+    pz_item *cell = pz_cell_take(&change, klass);
+    uint64_t order = old ? old->order : pz_add(&store->order, 1) + 1;
+    pz_cell_fill(cell, klass, order, pz_peek(&shard->version), &full, value);
+    pz_table *table = pz_at(proc, pz_table_of(shard));
+    unsigned log = pz_peek(&shard->table) & PZ_LOG_MASK;
+    if (old) {
+        pz_set(&change, table->words[at.entry], entry_word(key->hash, pz_offset(proc, cell)));
+        pz_cell_give(&change, old);
+    } else {
+        pz_u32 *index = index_of(table, log);
+        uint64_t counts = pz_peek(&shard->counts), used = counts >> 32;
+        pz_set(&change, table->words[used], entry_word(key->hash, pz_offset(proc, cell)));
+        if (pz_peek(&index[at.slot]) == PZ_INDEX_EMPTY)
+            pz_set(&change, table->fill, table->fill + 1);
+        pz_set_atomic(&change, index[at.slot], (uint32_t)used + 1);
+        pz_set_atomic(&change, shard->counts, counts + 1 + (UINT64_C(1) << 32));
+    }
+    pz_change_end(&change);
+    return !old;
+}
+
+static void remove_entry(pz_proc *proc, pz_shard *shard, uint64_t entry, uint64_t slot)
+{
+    unsigned log = pz_peek(&shard->table) & PZ_LOG_MASK;
+    pz_table *table = pz_at(proc, pz_table_of(shard));
+    pz_u32 *index = index_of(table, log);
+    uint64_t counts = pz_peek(&shard->counts), used = counts >> 32, mask = (UINT64_C(1) << log) - 1;
+    pz_item *cell = pz_item_at(proc, pz_entry_place(table->words[entry]));
+    if (entry + 1 == used)
+        do
+            used--;
+        while (used > 0 && table->words[used - 1] == 0);
+    pz_change change;
+    pz_change_begin(&change, proc, shard, cell->flags & PZ_ITEM_OBJECT);
+    pz_set(&change, table->words[entry], 0);
+    if (pz_peek(&index[(slot + 1) & mask]) == PZ_INDEX_EMPTY) { /* nobody searches beyond */
+        pz_set_atomic(&change, index[slot], PZ_INDEX_EMPTY);
+        pz_set(&change, table->fill, table->fill - 1);
+    } else {
+        pz_set_atomic(&change, index[slot], PZ_INDEX_DELETED);
+    }
+    pz_set_atomic(&change, shard->counts, used << 32 | (pz_items(counts) - 1));
+    pz_cell_give(&change, cell);
+    pz_change_end(&change);
+}
+
+int pz_dict_take(pz_proc *proc, pz_store *store, pz_shard *shard, const pz_key *key, pz_value_out *out)
+{
+    place at;
+    (void)store;
+    int rc = probe(proc, pz_peek(&shard->table), key, &at);
+    if (rc != 1)
+        return rc;
+    if (out) {
+        (void)pz_cell_copy(proc, at.cell, out);
+        rc = pz_value_open(proc, out);
+        if (rc < 0)
+            return rc;
+    }
+    remove_entry(proc, shard, at.entry, at.slot);
+    return 1;
+}
+
+int pz_dict_take_last(pz_proc *proc, pz_store *store, pz_item *copy, uint64_t room, uint64_t *need, pz_ref *object)
+{
+    pz_shard *where = NULL;
+    pz_item *last = NULL;
+    uint64_t root = pz_load(&store->root);
+    for (uint32_t i = 0; i < (root ? PZ_SHARDS : 1); i++) {
+        pz_shard *shard = root ? pz_shards_at(proc, root) + i : &store->first;
+        uint64_t used = pz_peek(&shard->counts) >> 32;
+        if (used == 0)
+            continue;
+        pz_table *table = pz_at(proc, pz_table_of(shard));
+        pz_item *cell = pz_item_at(proc, pz_entry_place(table->words[used - 1]));
+        if (!last || cell->order > last->order) {
+            last = cell;
+            where = shard;
+        }
+    }
+    if (!last)
+        return 0;
+    *need = sizeof *last + last->key_length + last->extra_length + last->value_length;
+    if (*need > room)
+        return -ENOBUFS;
+    memcpy(copy, last, *need);
+    if (last->flags & PZ_ITEM_OBJECT) {
+        pz_item_object what;
+        uint16_t kind;
+        memcpy(&what, pz_item_value(last), sizeof what);
+        int rc = pz_object_open(proc, what.object, what.gen, object, &kind);
+        if (rc < 0)
+            return rc;
+    }
+    uint64_t entry = (pz_peek(&where->counts) >> 32) - 1;
+    unsigned log = pz_peek(&where->table) & PZ_LOG_MASK;
+    pz_table *table = pz_at(proc, pz_table_of(where));
+    pz_u32 *index = index_of(table, log);
+    uint64_t slot = home(table->words[entry] >> PZ_ENTRY_TAG, last->hash, log), mask = (UINT64_C(1) << log) - 1;
+    while (pz_peek(&index[slot]) != entry + 1)
+        slot = (slot + 1) & mask;
+    remove_entry(proc, where, entry, slot);
+    return 1;
+}

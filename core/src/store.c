@@ -1,0 +1,380 @@
+/* Containers as a whole: their locks, emptying and destroying them. See store.h.
+ *
+ *   clear     1. a list of all tables and pools is written, 2. in one transaction the shards become empty and the list is
+ *             the store's trash, 3. the trash is freed step by step
+ *   killed in 1: nothing happened; after 2: the store is empty, and the trash waits for the next clear or the end
+ *
+ *   growing to 16 shards   1. shards and tables are written, 2. in one transaction they belong to the store (pending),
+ *                          3. root = pending: from here on they are used, 4. the first shard is emptied
+ *   killed after 2: who takes the first shard's lock goes on with 3 and 4
+ */
+#include "cells.h"
+#include "pz/destroy.h"
+#include "store_parts.h"
+
+int pz_store_new(pz_proc *proc, enum pz_form form, uint64_t most, pz_ref *ref)
+{
+    int rc = pz_object_new(proc, sizeof(pz_store), PZ_STORE, ref);
+    if (rc == 0) {
+        pz_store *store = pz_at(proc, ref->offset);
+        store->form = form;
+        store->most = most;
+    }
+    return rc;
+}
+
+uint64_t pz_hash(const pz_proc *proc, uint8_t type, const void *data, uint32_t length)
+{
+    __extension__ typedef unsigned __int128 wide;
+    const uint8_t *at = data;
+    uint64_t hash = proc->header->program ^ (((uint64_t)type << 32 | length) * UINT64_C(0x9e3779b97f4a7c15));
+    for (uint32_t left = length; left; ) {
+        uint64_t word = 0;
+        uint32_t step = left < 8 ? left : 8;
+        memcpy(&word, at, step);
+        wide product = (wide)(hash ^ word) * UINT64_C(0xd6e8feb86659fd93);
+        hash = (uint64_t)product ^ (uint64_t)(product >> 64) ^ UINT64_C(0x8bb84b93962eacc9);
+        at += step;
+        left -= step;
+    }
+    wide last = (wide)(hash ^ UINT64_C(0x2d358dccaa6c78a5)) * UINT64_C(0x9e3779b97f4a7c15);
+    return (uint64_t)last ^ (uint64_t)(last >> 64);
+}
+
+/* ---- shards ------------------------------------------------------------------------------------------------------ */
+
+uint32_t pz_store_shards(const pz_store *store)
+{
+    return pz_load(&store->root) ? PZ_SHARDS : 1;
+}
+
+static pz_shard *shard_number(const pz_proc *proc, pz_store *store, uint32_t number)
+{
+    uint64_t root = pz_load(&store->root);
+    return root ? pz_shards_at(proc, root) + number : &store->first;
+}
+
+uint64_t pz_store_count(const pz_proc *proc, const pz_store *store)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0, n = pz_store_shards(store); i < n; i++)
+        count += pz_items(pz_load(&shard_number(proc, (pz_store *)(uintptr_t)store, i)->counts));
+    return count;
+}
+
+static void empty_first(pz_proc *proc, pz_store *store)
+{
+    pz_change change;
+    pz_shard *first = &store->first;
+    if (!pz_peek(&first->table))
+        return;
+    pz_change_begin(&change, proc, first, true);
+    pz_heap_free(proc, pz_table_of(first));
+    pz_set_atomic(&change, first->table, 0);
+    pz_set_atomic(&change, first->counts, 0);
+    pz_change_end(&change);
+}
+
+void pz_store_split_end(pz_proc *proc, pz_store *store)
+{
+    if (!store->pending)
+        return;
+    if (!pz_load(&store->root))
+        pz_store(&store->root, store->pending);
+    empty_first(proc, store);
+}
+
+static void repair(pz_proc *proc, pz_store *store, pz_shard *shard)
+{
+    pz_shard_repair(proc, shard);
+    if (shard == &store->first)
+        pz_store_split_end(proc, store);
+}
+
+int pz_store_retry(pz_proc *proc, pz_store *store, uint64_t hash, pz_wait *wait, pz_shard **shard)
+{
+    for (;;) {
+        pz_shard *found = pz_store_shard(proc, store, hash, pz_load(&store->root));
+        int rc = pz_mutex_retry(proc, &found->lock, wait);
+        if (rc < 0)
+            return rc;
+        if (rc == 1)
+            repair(proc, store, found);
+        if (PZ_LIKELY(found == pz_store_shard(proc, store, hash, pz_load(&store->root)))) {
+            *shard = found;
+            return 0;
+        }
+        pz_mutex_unlock(proc, &found->lock);
+    }
+}
+
+int pz_store_await(pz_proc *proc, pz_store *store, uint64_t hash, pz_wait *wait)
+{
+    pz_shard *shard = pz_store_shard(proc, store, hash, pz_load(&store->root));
+    pz_poke(&shard->waits, pz_peek(&shard->waits) + 1);
+    return pz_mutex_await(proc, &shard->lock, wait);
+}
+
+void pz_store_close(pz_proc *proc, pz_shard *shard)
+{
+    pz_mutex_unlock(proc, &shard->lock);
+    if (PZ_UNLIKELY(*(volatile uint64_t *)&proc->heap->reap))
+        pz_reap(proc);
+}
+
+void pz_store_lock_all(pz_proc *proc, pz_store *store)
+{
+    for (;;) {
+        uint64_t root = pz_load(&store->root);
+        for (uint32_t i = 0; i < (root ? PZ_SHARDS : 1); i++) {
+            pz_shard *shard = root ? pz_shards_at(proc, root) + i : &store->first;
+            if (pz_mutex_lock(proc, &shard->lock) == 1)
+                repair(proc, store, shard);
+        }
+        if (PZ_LIKELY(root == pz_load(&store->root)))
+            return;
+        pz_mutex_unlock(proc, &store->first.lock);
+    }
+}
+
+void pz_store_unlock_all(pz_proc *proc, pz_store *store)
+{
+    for (uint32_t i = pz_store_shards(store); i-- > 0;)
+        pz_mutex_unlock(proc, &shard_number(proc, store, i)->lock);
+    if (PZ_UNLIKELY(*(volatile uint64_t *)&proc->heap->reap))
+        pz_reap(proc);
+}
+
+pz_item *pz_store_walk(pz_proc *proc, pz_store *store, uint32_t number, uint64_t *entry)
+{
+    pz_shard *shard = shard_number(proc, store, number);
+    uint64_t word = pz_peek(&shard->table), counts = pz_peek(&shard->counts);
+    if (!word)
+        return NULL;
+    return pz_cells_next(proc, pz_is_hashed(store), word, counts, entry);
+}
+
+pz_item *pz_cells_next(const pz_proc *proc, bool hashed, uint64_t word, uint64_t counts, uint64_t *entry)
+{
+    pz_table *table = pz_at(proc, word & ~PZ_LOG_MASK);
+    if (!hashed) {
+        uint64_t mask = (UINT64_C(1) << (word & PZ_LOG_MASK)) - 1;
+        if (*entry >= pz_items(counts))
+            return NULL;
+        return pz_item_at(proc, table->words[((counts >> 32) + (*entry)++) & mask]);
+    }
+    while (*entry < counts >> 32) {
+        uint64_t found = table->words[(*entry)++];
+        if (found)
+            return pz_item_at(proc, pz_entry_place(found));
+    }
+    return NULL;
+}
+
+/* ---- emptying and destroying ------------------------------------------------------------------------------------- */
+
+/* What the trash lists of each shard. */
+typedef struct heap_of {
+    uint64_t table, counts, pool;
+} heap_of;
+
+int pz_store_clear(pz_proc *proc, pz_store *store)
+{
+    uint32_t shards = pz_store_shards(store);
+    uint64_t offset;
+    pz_store_sweep(proc, store);
+    int rc = pz_block_draft(proc, sizeof(pz_list) + PZ_SHARDS * sizeof(heap_of), sizeof(pz_list), &offset);
+    if (rc < 0)
+        return rc;
+    pz_list *list = pz_at(proc, offset);
+    heap_of *parts = (heap_of *)list->places;
+    for (uint32_t i = 0; i < shards; i++) {
+        pz_shard *shard = shard_number(proc, store, i);
+        pz_shard_bury(proc, shard);
+        parts[i] = (heap_of){pz_peek(&shard->table), pz_peek(&shard->counts), shard->pool};
+        if (i > 0)
+            pz_poke(&shard->version, pz_peek(&shard->version) + 1);
+    }
+    list->count = shards;
+    atomic_thread_fence(memory_order_release);
+    pz_change change;
+    pz_change_begin(&change, proc, shard_number(proc, store, 0), true);
+    pz_block_attach(&change, offset);
+    pz_set(&change, store->trash, offset);
+    for (uint32_t i = 0; i < shards; i++) {
+        pz_shard *shard = shard_number(proc, store, i);
+        pz_set_atomic(&change, shard->table, 0);
+        pz_set_atomic(&change, shard->counts, 0);
+        pz_set(&change, shard->pool, 0);
+    }
+    pz_change_end(&change);
+    for (uint32_t i = 1; i < shards; i++) {
+        pz_shard *shard = shard_number(proc, store, i);
+        pz_store(&shard->version, pz_peek(&shard->version) + 1);
+    }
+    return 0;
+}
+
+/* The rest inside the heap lock, committing on the way; `table`, `counts` and `pool` say how far it got. */
+
+static void drop_objects(pz_proc *proc, bool hashed, uint64_t table, uint64_t *counts)
+{
+    uint64_t entry = 0, left = *counts;
+    pz_item *cell;
+    while ((cell = pz_cells_next(proc, hashed, table, left, &entry))) {
+        if (!(cell->flags & PZ_ITEM_OBJECT))
+            continue;
+        pz_item_object what;
+        memcpy(&what, pz_item_value(cell), sizeof what);
+        pz_tx(proc, cell->value_length); /* the word with the flags */
+        cell->flags = 0;
+        pz_unref(proc, pz_block_at(proc, what.object));
+        pz_tx_commit(proc);
+    }
+}
+
+static void drop_parts(pz_proc *proc, const pz_store *store, uint64_t *table, uint64_t *counts, uint64_t *pool)
+{
+    if (*table) {
+        if (store->objects)
+            drop_objects(proc, pz_is_hashed(store), *table, counts);
+        pz_heap_free(proc, *table & ~PZ_LOG_MASK);
+        pz_tx(proc, *table);
+        *table = 0;
+        pz_tx_commit(proc);
+    }
+    if (*pool) {
+        pz_pool *head = pz_at(proc, *pool);
+        while (head->head.spare[0]) {
+            pz_parcel *chunk = pz_at(proc, head->head.spare[0]);
+            pz_tx(proc, head->head.spare[0]);
+            head->head.spare[0] = chunk->spare[0];
+            pz_heap_free(proc, pz_offset(proc, chunk));
+            pz_tx_commit(proc);
+        }
+        pz_heap_free(proc, *pool);
+        pz_tx(proc, *pool);
+        *pool = 0;
+        pz_tx_commit(proc);
+    }
+}
+
+static void drop_trash(pz_proc *proc, pz_store *store)
+{
+    if (!store->trash)
+        return;
+    pz_list *list = pz_at(proc, store->trash);
+    heap_of *parts = (heap_of *)list->places;
+    for (uint64_t i = 0; i < list->count; i++)
+        drop_parts(proc, store, &parts[i].table, &parts[i].counts, &parts[i].pool);
+    pz_heap_free(proc, store->trash);
+    pz_tx(proc, store->trash);
+    store->trash = 0;
+    pz_tx_commit(proc);
+}
+
+static void drop_shard(pz_proc *proc, pz_store *store, pz_shard *shard)
+{
+    for (uint32_t i = pz_peek(&shard->journal); i-- > 0;)
+        *(volatile uint64_t *)pz_at(proc, shard->undo[i].offset) = shard->undo[i].old;
+    PZ_ORDER();
+    pz_store(&shard->journal, 0);
+    if (shard->dead) {
+        pz_list *list = pz_at(proc, shard->dead);
+        while (list->count) {
+            pz_item *cell = pz_item_at(proc, list->places[list->count - 1]);
+            pz_tx(proc, list->count);
+            list->count--;
+            if (cell->flags & PZ_ITEM_OBJECT) {
+                pz_item_object what;
+                memcpy(&what, pz_item_value(cell), sizeof what);
+                pz_unref(proc, pz_block_at(proc, what.object));
+            }
+            pz_tx_commit(proc);
+        }
+        pz_heap_free(proc, shard->dead);
+        pz_tx(proc, shard->dead);
+        shard->dead = 0;
+        pz_tx_commit(proc);
+    }
+    drop_parts(proc, store, (uint64_t *)&shard->table, (uint64_t *)&shard->counts, &shard->pool);
+}
+
+void pz_store_drop(pz_proc *proc, pz_block *block)
+{
+    pz_store *store = (pz_store *)block;
+    uint64_t root = pz_peek(&store->root) ? pz_peek(&store->root) : store->pending;
+    if (root && !pz_peek(&store->root)) { /* what the first shard has is theirs already */
+        pz_tx(proc, store->root);
+        pz_poke(&store->root, root);
+        pz_tx_commit(proc);
+    }
+    drop_trash(proc, store);
+    if (root) {
+        if (pz_peek(&store->first.table)) {
+            pz_heap_free(proc, pz_table_of(&store->first));
+            pz_tx(proc, store->first.table);
+            pz_poke(&store->first.table, 0);
+            pz_tx_commit(proc);
+        }
+        for (uint32_t i = 0; i < PZ_SHARDS; i++)
+            drop_shard(proc, store, pz_shards_at(proc, root) + i);
+        pz_heap_free(proc, root);
+        pz_tx(proc, store->root);
+        pz_tx(proc, store->pending);
+        pz_poke(&store->root, 0);
+        store->pending = 0;
+        pz_tx_commit(proc);
+    }
+    drop_shard(proc, store, &store->first);
+}
+
+void pz_store_sweep(pz_proc *proc, pz_store *store)
+{
+    if (!store->trash)
+        return;
+    pz_heap_lock(proc);
+    drop_trash(proc, store);
+    pz_heap_unlock(proc);
+}
+
+/* ---- checking ---------------------------------------------------------------------------------------------------- */
+
+int pz_store_valid(pz_proc *proc, pz_store *store)
+{
+    for (uint32_t i = 0; i < pz_store_shards(store); i++) {
+        pz_shard *shard = shard_number(proc, store, i);
+        uint64_t word = pz_peek(&shard->table), counts = pz_peek(&shard->counts), entry = 0, found = 0, filled = 0;
+        if (pz_peek(&shard->journal) || pz_peek(&shard->version) & 1 || shard->dead)
+            return -EBUSY;
+        if (!word) {
+            if (counts)
+                return -ERANGE;
+            continue;
+        }
+        while (pz_store_walk(proc, store, i, &entry))
+            found++;
+        if (found != pz_items(counts))
+            return -EOVERFLOW;
+        if (!pz_is_hashed(store))
+            continue;
+        unsigned log = word & PZ_LOG_MASK;
+        pz_table *table = pz_at(proc, word & ~PZ_LOG_MASK);
+        pz_u32 *index = (pz_u32 *)(table->words + pz_table_room(log));
+        found = 0;
+        for (uint64_t at = 0; at < UINT64_C(1) << log; at++) {
+            uint32_t e = pz_peek(&index[at]);
+            filled += e != PZ_INDEX_EMPTY;
+            if (e == PZ_INDEX_EMPTY || e == PZ_INDEX_DELETED)
+                continue;
+            if (e > counts >> 32 || table->words[e - 1] == 0)
+                return -EBADF;
+            found++;
+        }
+        if (found != pz_items(counts) || filled != table->fill)
+            return -ENOLINK;
+        if (counts >> 32 && table->words[(counts >> 32) - 1] == 0)
+            return -EILSEQ;
+    }
+    return 0;
+}
