@@ -19,7 +19,7 @@ CORE = ROOT / "core"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"counters", "errors", "pz"}),  # pz.pxd: the declarations of the core
     frozenset({"_failures"}),  # says in words what the extension modules met
-    frozenset({"_locks"}),  # also makes the base type of handles (_handle.h)
+    frozenset({"_native"}),  # also makes the base type of handles (_handle.h)
     frozenset({"_program"}),
     frozenset({"util", "reduction"}),
     frozenset({"_sync", "_message", "_posixqueue"}),
