@@ -26,10 +26,11 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"_ring"}),
     frozenset({"_channel"}),
     frozenset({"synchronize", "memory"}),
-    frozenset({"queues", "doorbell", "posixqueue"}),
+    frozenset({"queues", "doorbell", "posixqueue", "values"}),
     frozenset({"connection"}),
     frozenset({"_this"}),
     frozenset({"_this", "process", "spawn", "popen_fork", "popen_spawn", "forkserver", "popen_forkserver"}),
+    frozenset({"local"}),
     frozenset({"context"}),
     frozenset({""}),  # processing/__init__.py: the public names
     frozenset({"cli", "__main__"}),

@@ -54,6 +54,7 @@ HOME: dict[str, str] = {
     "get_logger": "util",
     "log_to_stderr": "util",
     "allow_connection_pickling": "context",
+    "LocalManager": "local",
     "memory_limit": "memory",
     "memory_usage": "memory",
     "set_memory_limit": "memory",

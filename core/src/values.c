@@ -21,7 +21,7 @@ static uint64_t measure(const pz_shape *shape, uint64_t *data)
     *data = up(sizeof(pz_values) + shape->described, PZ_LINE);
     if (*data > UINT32_MAX || __builtin_mul_overflow(shape->item, shape->count, &bytes) || bytes > UINT64_MAX / 4)
         return 0;
-    bytes = up(bytes, 8);
+    bytes = up(bytes ? bytes : 1, 8);
     if (shape->count == 1 && shape->item > 8)
         bytes = 2 * up(bytes, PZ_LINE);
     return *data + bytes;

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         StaleHandleError,
         TimeoutError,
     )
+    from .local import LocalManager
     from .memory import memory_limit, memory_usage, set_memory_limit
     from .posixqueue import PosixQueue
     from .process import Process, active_children, current_process, parent_process
@@ -84,6 +85,7 @@ _HOME = {
         "StaleHandleError",
         "TimeoutError",
     ),
+    "local": ("LocalManager",),
     "memory": ("memory_limit", "memory_usage", "set_memory_limit"),
     "posixqueue": ("PosixQueue",),
     "process": ("Process", "active_children", "current_process", "parent_process"),
@@ -111,6 +113,7 @@ __all__ = [
     "Condition",
     "Event",
     "JoinableQueue",
+    "LocalManager",
     "Lock",
     "LockOwnerDied",
     "LostItems",
@@ -152,6 +155,7 @@ _MODULES = frozenset(
         "connection",
         "context",
         "errors",
+        "local",
         "memory",
         "process",
         "queues",
@@ -159,6 +163,7 @@ _MODULES = frozenset(
         "spawn",
         "synchronize",
         "util",
+        "values",
     )
 )
 

@@ -64,7 +64,7 @@ int pz_deadline_of(PyObject *timeout, uint64_t *deadline)
 
 /* ---- handles ----------------------------------------------------------------------------------------------------- */
 
-static int attached(void)
+int pz_attached(void)
 {
     if (PZ_LIKELY(pz_program.base != NULL))
         return 0;
@@ -161,6 +161,17 @@ static PyObject *finish(PzHandle *self, uint16_t kind, unsigned name_at)
     return (PyObject *)self;
 }
 
+PyObject *pz_handle_adopt(PyTypeObject *cls, uint16_t kind, const pz_ref *ref, unsigned name_at)
+{
+    PzHandle *self = bare(cls);
+    if (!self) {
+        pz_object_close(&pz_program, ref);
+        return NULL;
+    }
+    self->ref = *ref;
+    return finish(self, kind, name_at);
+}
+
 PyDoc_STRVAR(create_doc, "create(cls, kind, size, name_at) -> a handle of a new, zeroed object of this kind.");
 static PyObject *create(PyObject *module, PyObject *args)
 {
@@ -168,7 +179,7 @@ static PyObject *create(PyObject *module, PyObject *args)
     PyTypeObject *cls;
     unsigned kind, name_at;
     unsigned long long size;
-    if (!PyArg_ParseTuple(args, "O!IKI", &PyType_Type, &cls, &kind, &size, &name_at) || attached() < 0)
+    if (!PyArg_ParseTuple(args, "O!IKI", &PyType_Type, &cls, &kind, &size, &name_at) || pz_attached() < 0)
         return NULL;
     PzHandle *self = bare(cls);
     if (!self)
@@ -241,7 +252,7 @@ static PyObject *disown_all(PyObject *module, PyObject *close)
         if (!handle || !handle->at)
             continue;
         disown(handle);
-        looked_into |= handle->kind == PZ_BUFFER;
+        looked_into |= handle->kind == PZ_BUFFER || handle->exports > 0;
     }
     if (closing && !looked_into)
         for (Py_ssize_t at = 0; PyDict_Next(registry, &at, &key, &value);)
@@ -249,7 +260,7 @@ static PyObject *disown_all(PyObject *module, PyObject *close)
     return PyBool_FromLong(looked_into);
 }
 
-PyDoc_STRVAR(own_doc, "own(cls, base) -> cls with the methods of `base` as its own.\n\n"
+PyDoc_STRVAR(own_doc, "own(cls, base) -> cls with the methods and attributes of `base` as its own.\n\n"
                       "The interpreter's fast calls want the type that a C method was made for, not a subclass of it.");
 static PyObject *own(PyObject *module, PyObject *args)
 {
@@ -258,9 +269,17 @@ static PyObject *own(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!O!", &PyType_Type, &cls, &PyType_Type, &base))
         return NULL;
     for (PyMethodDef *def = base->tp_methods; def && def->ml_name; def++) {
-        PyObject *method = PyDescr_NewMethod(cls, def);
+        bool context = strcmp(def->ml_name, "__enter__") == 0 || strcmp(def->ml_name, "__exit__") == 0;
+        PyObject *method = context ? pz_context_method(cls, def) : PyDescr_NewMethod(cls, def);
         int rc = method ? PyObject_SetAttrString((PyObject *)cls, def->ml_name, method) : -1;
         Py_XDECREF(method);
+        if (rc < 0)
+            return NULL;
+    }
+    for (PyGetSetDef *def = base->tp_getset; def && def->name; def++) {
+        PyObject *attribute = PyDescr_NewGetSet(cls, def);
+        int rc = attribute ? PyObject_SetAttrString((PyObject *)cls, def->name, attribute) : -1;
+        Py_XDECREF(attribute);
         if (rc < 0)
             return NULL;
     }
@@ -279,6 +298,11 @@ static PyObject *handle_key(PzHandle *self, PyObject *unused)
 static PyObject *handle_close(PzHandle *self, PyObject *unused)
 {
     (void)unused;
+    if (self->exports > 0) {
+        PyErr_Format(PyExc_BufferError, "%u buffers (memoryviews, numpy arrays) still look into this %s", self->exports,
+                     Py_TYPE(self)->tp_name);
+        return NULL;
+    }
     close_handle(self);
     Py_RETURN_NONE;
 }

@@ -18,6 +18,7 @@ typedef struct PzHandle {
     PyObject *weak;
     uint16_t kind;    /* enum pz_kind */
     uint16_t name_at; /* place of its name (PZ_NAME bytes) */
+    uint32_t exports; /* buffers that look into it: it stays open */
 } PzHandle;
 
 /* This process's attachment to the arena: one in a process, used by every extension module through the capsule. */
@@ -27,12 +28,20 @@ extern PyMethodDef pz_handle_functions[];
 extern PyTypeObject *const pz_lock_types[]; /* _locks.c; ends with NULL */
 int pz_handle_ready(void);
 
+/* Sees to it that this process has an arena; -1 with an exception. */
+int pz_attached(void);
+/* A handle that takes over a reference, which is given up if that fails. */
+PyObject *pz_handle_adopt(PyTypeObject *cls, uint16_t kind, const pz_ref *ref, unsigned name_at);
+
 /* Exceptions (worded in _failures.py); all return NULL. */
 PyObject *pz_raise_closed(PyObject *self);
 PyObject *pz_raise_owner_died(PyObject *self, uint32_t dead);
 PyObject *pz_raise_status(PyObject *self, int rc);
 /* Absolute deadline of a timeout in seconds (NULL or None: never); -1 with an exception. */
 int pz_deadline_of(PyObject *timeout, uint64_t *deadline);
+
+/* A method of a class, __enter__ or __exit__, that costs no allocation to bind (_bound.c). */
+PyObject *pz_context_method(PyTypeObject *cls, PyMethodDef *def);
 
 #define PZ_PROC_CAPSULE "processing._native.proc"
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from . import connection, counters, posixqueue, queues, synchronize
+    from . import connection, counters, local, posixqueue, queues, synchronize
 
 __all__ = [
     "BaseContext",
@@ -223,6 +223,14 @@ class BaseContext:
         from .connection import Pipe
 
         return Pipe(duplex, name=name)
+
+    # -- Managers
+
+    def LocalManager(self) -> local.LocalManager:
+        """See `processing.LocalManager`."""
+        from .local import LocalManager
+
+        return LocalManager()
 
     # -- The program
 

@@ -17,6 +17,7 @@ __all__ = [
     "MemoryUsage",
     "QueueStatistics",
     "SemaphoreStatistics",
+    "ValuesStatistics",
 ]
 
 
@@ -101,3 +102,14 @@ class MemoryUsage:
     used: int  # in objects and messages
     free: int  # reserved, and free for new ones
     objects: int  # blocks in use
+
+
+@dataclass(frozen=True, slots=True)
+class ValuesStatistics:
+    """Of a SharedValue, SharedStruct or SharedArray."""
+
+    items: int
+    itemsize: int  # bytes of an item, or of the whole struct
+    bytes: int  # of shared memory
+    writes: int  # of a struct, or other record of more than 8 bytes; others are not counted
+    writers_died: int  # processes that were killed while they wrote it

@@ -1,0 +1,242 @@
+/* Many items at a time: slices of a SharedArray, its lists and bytes, and what it is made from.
+ *
+ * New items are all converted into private memory before the first is stored, so a value that does not fit changes
+ * nothing. Then they are stored one after the other, each with one atomic access.
+ */
+#include "_values.h"
+
+#define proc pz_program
+
+typedef struct run { /* items on their way in: private memory */
+    uint8_t *data;
+    Py_ssize_t count, room;
+} run;
+
+/* ---- many items, in -------------------------------------------------------------------------------------------- */
+
+static int make_room(run *items, Py_ssize_t count, unsigned size)
+{
+    if (count <= items->room)
+        return 0;
+    Py_ssize_t room = items->room + items->room / 2;
+    if (room < count)
+        room = count;
+    if (room > PY_SSIZE_T_MAX / (Py_ssize_t)size) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    uint8_t *data = PyMem_Realloc(items->data, (size_t)room * size + 1);
+    if (!data) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    items->data = data;
+    items->room = room;
+    return 0;
+}
+
+static int append(run *items, uint8_t code, PyObject *value)
+{
+    unsigned size = pz_item_size[code];
+    uint64_t bits;
+    if (pz_item_pack(code, value, &bits) < 0 || make_room(items, items->count + 1, size) < 0)
+        return -1;
+    pz_bits_store(items->data + (size_t)items->count * size, size, bits);
+    items->count++;
+    return 0;
+}
+
+/* 1: taken as it is, 0: it is no buffer of such items. */
+static int collect_buffer(run *items, uint8_t code, PyObject *values)
+{
+    bool raw = PyBytes_Check(values) || PyByteArray_Check(values);
+    unsigned size = pz_item_size[code];
+    Py_buffer view;
+    if (!PyObject_CheckBuffer(values))
+        return 0;
+    if (PyObject_GetBuffer(values, &view, raw ? PyBUF_SIMPLE : PyBUF_FORMAT | PyBUF_C_CONTIGUOUS) < 0) {
+        PyErr_Clear();
+        return 0;
+    }
+    int rc = 0;
+    if (raw && view.len % size) {
+        PyErr_Format(PyExc_ValueError, "bytes length not a multiple of item size: %zd bytes, items of %u", view.len, size);
+        rc = -1;
+    } else if (raw || (view.ndim == 1 && pz_item_of_buffer(&view) == code)) {
+        rc = make_room(items, view.len / size, size) < 0 ? -1 : 1;
+        if (rc == 1) {
+            memcpy(items->data, view.buf, (size_t)view.len);
+            items->count = view.len / size;
+        }
+    }
+    PyBuffer_Release(&view);
+    return rc;
+}
+
+/* Converts everything, before anything is stored. The memory is the caller's to free, also after an exception. */
+static int collect(run *items, uint8_t code, PyObject *values)
+{
+    int rc = collect_buffer(items, code, values);
+    if (rc != 0)
+        return rc < 0 ? -1 : 0;
+    if (PyUnicode_Check(values) && code != PZ_ITEM_TEXT) {
+        PyErr_SetString(PyExc_TypeError, "a str holds characters: typecode 'u' or 'w'");
+        return -1;
+    }
+    Py_ssize_t hint = PyObject_LengthHint(values, 0);
+    if (hint < 0 || make_room(items, hint < 1 << 24 ? hint : 1 << 24, pz_item_size[code]) < 0)
+        return -1;
+    PyObject *iterator = PyObject_GetIter(values), *value;
+    if (!iterator)
+        return -1;
+    while ((value = PyIter_Next(iterator))) {
+        rc = append(items, code, value);
+        Py_DECREF(value);
+        if (rc < 0)
+            break;
+    }
+    Py_DECREF(iterator);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static void store_run(PzValues *self, Py_ssize_t start, Py_ssize_t step, const run *items)
+{
+    unsigned size = self->size;
+    for (Py_ssize_t i = 0; i < items->count; i++)
+        pz_bits_store(pz_values_at(self, start + i * step), size, pz_bits_load(items->data + (size_t)i * size, size));
+}
+
+int pz_slice_set(PzValues *self, PyObject *key, PyObject *values)
+{
+    run items = {NULL, 0, 0};
+    Py_ssize_t start, stop, step, count;
+    int rc = collect(&items, self->code, values);
+    if (rc == 0 && (rc = pz_values_need(self)) == 0 && (rc = PySlice_Unpack(key, &start, &stop, &step)) == 0) {
+        count = PySlice_AdjustIndices(self->count, &start, &stop, step);
+        if (count == items.count) {
+            store_run(self, start, step, &items);
+        } else {
+            PyErr_Format(PyExc_ValueError, "cannot assign %zd items to a slice of %zd: a SharedArray has a fixed length",
+                         items.count, count);
+            rc = -1;
+        }
+    }
+    PyMem_Free(items.data);
+    return rc;
+}
+
+/* ---- many items, out --------------------------------------------------------------------------------------------- */
+
+PyObject *pz_items_bytes(PzValues *self, Py_ssize_t start, Py_ssize_t count, Py_ssize_t step)
+{
+    unsigned size = self->size;
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)size);
+    if (!bytes)
+        return NULL;
+    char *to = PyBytes_AS_STRING(bytes);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        uint64_t bits = pz_bits_load(pz_values_at(self, start + i * step), size);
+        memcpy(to + (size_t)i * size, &bits, size); /* the low bytes come first on the machines that we run on */
+    }
+    return bytes;
+}
+
+PyObject *pz_items_list(PzValues *self, Py_ssize_t start, Py_ssize_t count, Py_ssize_t step)
+{
+    PyObject *list = PyList_New(count);
+    for (Py_ssize_t i = 0; list && i < count; i++) {
+        PyObject *item = pz_item_load(pz_values_at(self, start + i * step), self->code);
+        if (!item)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, i, item);
+    }
+    return list;
+}
+
+static bool array_has(char letter)
+{
+    return strchr(PY_VERSION_HEX >= 0x030D0000 ? "bBuwhHiIlLqQfd" : "bBuhHiIlLqQfd", letter) != NULL;
+}
+
+/* An array.array, as slices of array.array are; a list for the typecodes that it does not have. */
+PyObject *pz_slice_get(PzValues *self, PyObject *key)
+{
+    Py_ssize_t start, stop, step;
+    if (pz_values_need(self) < 0 || PySlice_Unpack(key, &start, &stop, &step) < 0)
+        return NULL;
+    Py_ssize_t count = PySlice_AdjustIndices(self->count, &start, &stop, step);
+    char letter = pz_typecode(self);
+    if (!array_has(letter))
+        return pz_items_list(self, start, count, step);
+    PyObject *module = PyImport_ImportModule("array"), *bytes = pz_items_bytes(self, start, count, step);
+    PyObject *result = module && bytes ? PyObject_CallMethod(module, "array", "CO", letter, bytes) : NULL;
+    Py_XDECREF(module);
+    Py_XDECREF(bytes);
+    return result;
+}
+
+/* ---- bytes, and new arrays --------------------------------------------------------------------------------------- */
+
+PyObject *pz_items_frombytes(PzValues *self, PyObject *buffer)
+{
+    Py_buffer view;
+    if (pz_values_need(self) < 0 || PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    if (view.len != self->count * self->size) {
+        PyErr_Format(PyExc_ValueError, "%zd bytes for a SharedArray of %zd: it has a fixed length", view.len,
+                     self->count * self->size);
+        PyBuffer_Release(&view);
+        return NULL;
+    }
+    unsigned size = self->size;
+    for (Py_ssize_t i = 0; i < self->count; i++) {
+        uint64_t bits = 0;
+        memcpy(&bits, (const char *)view.buf + (size_t)i * size, size);
+        pz_bits_store(pz_values_at(self, i), size, bits);
+    }
+    PyBuffer_Release(&view);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(new_array_doc, "new_array(cls, typecode, code, values) -> a SharedArray.\n\n"
+                            "`values`: its length (an int), or the items. `code`: one of the ITEM_ numbers of the module.");
+static PyObject *new_array(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyTypeObject *cls;
+    PyObject *values;
+    pz_shape shape = {.form = PZ_FORM_ARRAY};
+    Py_ssize_t described;
+    int code;
+    if (!PyArg_ParseTuple(args, "O!y#iO", &PyType_Type, &cls, &shape.description, &described, &code, &values))
+        return NULL;
+    if (code <= 0 || code >= PZ_ITEMS || described != 1) {
+        PyErr_SetString(PyExc_ValueError, "bad typecode");
+        return NULL;
+    }
+    shape.described = 1;
+    shape.code = (uint8_t)code;
+    shape.item = pz_item_size[code];
+    if (PyLong_Check(values)) {
+        Py_ssize_t count = PyLong_AsSsize_t(values);
+        if (count == -1 && PyErr_Occurred())
+            return NULL;
+        if (count < 0)
+            return PyErr_Format(PyExc_ValueError, "the length of a SharedArray is not negative: %zd", count);
+        shape.count = (uint64_t)count;
+        return (PyObject *)pz_values_make(cls, &shape, false);
+    }
+    run items = {NULL, 0, 0};
+    PzValues *self = NULL;
+    if (collect(&items, shape.code, values) == 0) {
+        shape.count = (uint64_t)items.count;
+        self = pz_values_make(cls, &shape, true);
+        if (self && items.count)
+            memcpy(pz_values_at(self, 0), items.data, (size_t)items.count * self->size); /* nobody else has it yet */
+    }
+    PyMem_Free(items.data);
+    return (PyObject *)self;
+}
+
+PyMethodDef pz_array_functions[] = {{"new_array", new_array, METH_VARARGS, new_array_doc}, {NULL, NULL, 0, NULL}};
