@@ -6,6 +6,7 @@
  */
 #include "cells.h"
 
+#define OVERWRITE_MAX 128u /* bytes: their words fit into the journal */
 #define POOL_FIRST 1024u
 #define CHUNK_MAX (UINT64_C(256) << 10)
 
@@ -213,6 +214,27 @@ void pz_cell_fill(pz_item *cell, unsigned klass, uint64_t order, uint64_t stamp,
     } else if (value->length) {
         memcpy(pz_item_value(cell), value->data, value->length);
     }
+}
+
+bool pz_cell_fits(const pz_item *item, const pz_value_in *value)
+{
+    if (item->flags & PZ_ITEM_OBJECT || value->object || value->length > OVERWRITE_MAX)
+        return false;
+    return pz_cell_class(sizeof *item + item->key_length + item->extra_length + value->length) == item->klass;
+}
+
+void pz_cell_overwrite(pz_change *change, pz_item *item, const pz_value_in *value)
+{
+    uint8_t *at = pz_item_value(item);
+    pz_note(change, &item->stamp);
+    pz_note(change, &item->value_length);
+    for (uint8_t *word = at; word < at + value->length; word = (uint8_t *)(((uintptr_t)word | 7) + 1))
+        pz_note(change, word);
+    item->stamp = pz_peek(&change->shard->version);
+    item->value_length = value->length;
+    item->value_type = value->type;
+    if (value->length)
+        memcpy(at, value->data, value->length);
 }
 
 PZ_RACY bool pz_cell_copy(const pz_proc *proc, uint64_t place, pz_value_out *out)

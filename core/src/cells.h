@@ -99,6 +99,11 @@ pz_item *pz_cell_take(pz_change *change, unsigned klass);
 void pz_cell_give(pz_change *change, pz_item *cell);
 void pz_cell_fill(pz_item *cell, unsigned klass, uint64_t order, uint64_t stamp, const pz_key *key,
                   const pz_value_in *value);
+/* Whether a value can be written over the present one: short, and of the same size. It then stays in the caches of the
+ * processes that write this item, and everybody's free cells do not. */
+bool pz_cell_fits(const pz_item *item, const pz_value_in *value);
+/* In a change: writes it. */
+void pz_cell_overwrite(pz_change *change, pz_item *item, const pz_value_in *value);
 /* In a change with the heap: one holder more. -ESTALE: no such object. */
 int pz_object_hold(pz_change *change, uint64_t object, uint32_t gen);
 

@@ -10,7 +10,7 @@
 
 #define LOG_MIN 3u
 #define LOG_MAX 30u
-#define SPLIT_AT 1024u /* items from which on a store has 16 shards */
+#define SPLIT_AT 512u /* items from which on a store has 16 shards */
 #define TRIES 200u
 
 typedef struct place {
@@ -148,17 +148,10 @@ static int new_table(pz_proc *proc, unsigned log, uint64_t *offset)
     return pz_block_draft(proc, table_bytes(log), table_bytes(log) - sizeof(pz_block), offset);
 }
 
-static void copy_entries(pz_proc *proc, uint64_t word, uint64_t used, pz_table *to, unsigned log, uint64_t *number,
-                         unsigned only)
+/* The lower bits of a hash, where tables of this size need them. */
+static uint32_t low_bits(pz_proc *proc, uint64_t entry, unsigned log)
 {
-    pz_table *from = pz_at(proc, word & ~PZ_LOG_MASK);
-    for (uint64_t e = 0; e < used; e++) {
-        uint64_t entry = from->words[e];
-        if (!entry || (only < PZ_SHARDS && entry >> 60 != only))
-            continue;
-        uint32_t low = log > 20 ? pz_item_at(proc, pz_entry_place(entry))->hash : 0;
-        enter(to, log, (*number)++, entry, low);
-    }
+    return log > 20 ? pz_item_at(proc, pz_entry_place(entry))->hash : 0;
 }
 
 static int rebuild(pz_proc *proc, pz_shard *shard)
@@ -168,8 +161,10 @@ static int rebuild(pz_proc *proc, pz_shard *shard)
     int rc = new_table(proc, log, &offset);
     if (rc < 0)
         return rc;
-    if (word)
-        copy_entries(proc, word, counts >> 32, pz_at(proc, offset), log, &number, PZ_SHARDS);
+    const pz_table *old = pz_at(proc, word & ~PZ_LOG_MASK);
+    for (uint64_t e = 0; e < counts >> 32; e++)
+        if (old->words[e])
+            enter(pz_at(proc, offset), log, number++, old->words[e], low_bits(proc, old->words[e], log));
     pz_change change;
     pz_change_begin(&change, proc, shard, true);
     pz_block_attach(&change, offset);
@@ -197,21 +192,28 @@ static int split(pz_proc *proc, pz_store *store)
         return rc;
     pz_shard *shards = pz_shards_at(proc, block);
     for (; made < PZ_SHARDS; made++) {
-        uint64_t offset, number = 0;
+        uint64_t offset;
         unsigned log = log_for(items[made]);
         rc = new_table(proc, log, &offset);
         if (rc < 0)
             break;
-        copy_entries(proc, word, used, pz_at(proc, offset), log, &number, made);
         pz_poke(&shards[made].table, offset | log);
-        pz_poke(&shards[made].counts, number << 32 | number);
+        pz_poke(&shards[made].counts, items[made] << 32 | items[made]);
         pz_poke(&shards[made].version, (pz_peek(&first->version) + 3) & ~UINT64_C(1)); /* stamps are never the same */
+        items[made] = 0;
     }
     if (rc < 0) {
         while (made-- > 0)
             pz_block_free(proc, pz_table_of(&shards[made]));
         pz_block_free(proc, block);
         return rc;
+    }
+    for (uint64_t e = 0; e < used; e++) {
+        uint64_t entry = old->words[e];
+        if (!entry)
+            continue;
+        unsigned n = (unsigned)(entry >> 60), log = pz_peek(&shards[n].table) & PZ_LOG_MASK;
+        enter(pz_at(proc, pz_table_of(&shards[n])), log, items[n]++, entry, low_bits(proc, entry, log));
     }
     pz_change change;
     pz_change_begin(&change, proc, first, true);
@@ -251,7 +253,7 @@ int pz_dict_put(pz_proc *proc, pz_store *store, pz_shard *shard, const pz_key *k
     place at;
     pz_item *old;
     pz_key full = *key;
-    unsigned klass;
+    unsigned klass = 0;
     int rc;
     for (;;) {
         probe(proc, pz_peek(&shard->table), key, &at);
@@ -259,6 +261,8 @@ int pz_dict_put(pz_proc *proc, pz_store *store, pz_shard *shard, const pz_key *k
         if (old) { /* the key stays the one that came first */
             full.extra = old->data + old->key_length;
             full.extra_length = old->extra_length;
+            if (pz_cell_fits(old, value))
+                break;
         }
         uint64_t length = value->object ? sizeof(pz_item_object) : value->length;
         klass = pz_cell_class(sizeof(pz_item) + full.length + full.extra_length + length);
@@ -278,6 +282,11 @@ int pz_dict_put(pz_proc *proc, pz_store *store, pz_shard *shard, const pz_key *k
     if (value->object && (rc = pz_object_hold(&change, value->object, value->gen)) < 0) {
         pz_change_end(&change);
         return rc;
+    }
+    if (old && pz_cell_fits(old, value)) {
+        pz_cell_overwrite(&change, old, value);
+        pz_change_end(&change);
+        return 0;
     }
     pz_item *cell = pz_cell_take(&change, klass);
     uint64_t order = old ? old->order : pz_add(&store->order, 1) + 1;

@@ -133,15 +133,21 @@ int pz_seq_set(pz_proc *proc, pz_store *store, int64_t index, const pz_value_in 
         index += (int64_t)v.count;
     if (index < 0 || index >= (int64_t)v.count)
         return -ERANGE;
+    uint64_t *slot = slot_of(&v, (uint64_t)index);
+    pz_item *old = pz_item_at(proc, *slot);
+    pz_change change;
+    if (pz_cell_fits(old, value)) {
+        pz_change_begin(&change, proc, shard, false);
+        pz_cell_overwrite(&change, old, value);
+        pz_change_end(&change);
+        return 0;
+    }
     unsigned klass = class_for(value);
     int rc = pz_cell_room(proc, shard, klass);
     if (rc < 0)
         return rc;
-    uint64_t *slot = slot_of(&v, (uint64_t)index);
-    pz_item *old = pz_item_at(proc, *slot);
     if (value->object)
         store->objects = 1;
-    pz_change change;
     pz_change_begin(&change, proc, shard, value->object || old->flags & PZ_ITEM_OBJECT);
     rc = value->object ? pz_object_hold(&change, value->object, value->gen) : 0;
     if (rc == 0) {

@@ -48,7 +48,7 @@ uint32_t pz_store_shards(const pz_store *store)
     return pz_load(&store->root) ? PZ_SHARDS : 1;
 }
 
-static pz_shard *shard_number(const pz_proc *proc, pz_store *store, uint32_t number)
+pz_shard *pz_store_number(const pz_proc *proc, pz_store *store, uint32_t number)
 {
     uint64_t root = pz_load(&store->root);
     return root ? pz_shards_at(proc, root) + number : &store->first;
@@ -58,8 +58,21 @@ uint64_t pz_store_count(const pz_proc *proc, const pz_store *store)
 {
     uint64_t count = 0;
     for (uint32_t i = 0, n = pz_store_shards(store); i < n; i++)
-        count += pz_items(pz_load(&shard_number(proc, (pz_store *)(uintptr_t)store, i)->counts));
+        count += pz_items(pz_load(&pz_store_number(proc, (pz_store *)(uintptr_t)store, i)->counts));
     return count;
+}
+
+uint64_t pz_store_bytes(const pz_proc *proc, const pz_store *store)
+{
+    uint64_t bytes = store->block.size + (pz_peek(&store->root) ? PZ_SHARDS * sizeof(pz_shard) : 0);
+    for (uint32_t i = 0, n = pz_store_shards(store); i < n; i++) {
+        const pz_shard *shard = pz_store_number(proc, (pz_store *)(uintptr_t)store, i);
+        if (shard->pool)
+            bytes += ((pz_pool *)pz_at(proc, shard->pool))->total;
+        if (pz_peek(&shard->table))
+            bytes += pz_block_at(proc, pz_table_of(shard))->size;
+    }
+    return bytes;
 }
 
 static void empty_first(pz_proc *proc, pz_store *store)
@@ -140,14 +153,14 @@ void pz_store_lock_all(pz_proc *proc, pz_store *store)
 void pz_store_unlock_all(pz_proc *proc, pz_store *store)
 {
     for (uint32_t i = pz_store_shards(store); i-- > 0;)
-        pz_mutex_unlock(proc, &shard_number(proc, store, i)->lock);
+        pz_mutex_unlock(proc, &pz_store_number(proc, store, i)->lock);
     if (PZ_UNLIKELY(*(volatile uint64_t *)&proc->heap->reap))
         pz_reap(proc);
 }
 
 pz_item *pz_store_walk(pz_proc *proc, pz_store *store, uint32_t number, uint64_t *entry)
 {
-    pz_shard *shard = shard_number(proc, store, number);
+    pz_shard *shard = pz_store_number(proc, store, number);
     uint64_t word = pz_peek(&shard->table), counts = pz_peek(&shard->counts);
     if (!word)
         return NULL;
@@ -189,7 +202,7 @@ int pz_store_clear(pz_proc *proc, pz_store *store)
     pz_list *list = pz_at(proc, offset);
     heap_of *parts = (heap_of *)list->places;
     for (uint32_t i = 0; i < shards; i++) {
-        pz_shard *shard = shard_number(proc, store, i);
+        pz_shard *shard = pz_store_number(proc, store, i);
         pz_shard_bury(proc, shard);
         parts[i] = (heap_of){pz_peek(&shard->table), pz_peek(&shard->counts), shard->pool};
         if (i > 0)
@@ -198,18 +211,18 @@ int pz_store_clear(pz_proc *proc, pz_store *store)
     list->count = shards;
     atomic_thread_fence(memory_order_release);
     pz_change change;
-    pz_change_begin(&change, proc, shard_number(proc, store, 0), true);
+    pz_change_begin(&change, proc, pz_store_number(proc, store, 0), true);
     pz_block_attach(&change, offset);
     pz_set(&change, store->trash, offset);
     for (uint32_t i = 0; i < shards; i++) {
-        pz_shard *shard = shard_number(proc, store, i);
+        pz_shard *shard = pz_store_number(proc, store, i);
         pz_set_atomic(&change, shard->table, 0);
         pz_set_atomic(&change, shard->counts, 0);
         pz_set(&change, shard->pool, 0);
     }
     pz_change_end(&change);
     for (uint32_t i = 1; i < shards; i++) {
-        pz_shard *shard = shard_number(proc, store, i);
+        pz_shard *shard = pz_store_number(proc, store, i);
         pz_store(&shard->version, pz_peek(&shard->version) + 1);
     }
     return 0;
@@ -343,7 +356,7 @@ void pz_store_sweep(pz_proc *proc, pz_store *store)
 int pz_store_valid(pz_proc *proc, pz_store *store)
 {
     for (uint32_t i = 0; i < pz_store_shards(store); i++) {
-        pz_shard *shard = shard_number(proc, store, i);
+        pz_shard *shard = pz_store_number(proc, store, i);
         uint64_t word = pz_peek(&shard->table), counts = pz_peek(&shard->counts), entry = 0, found = 0, filled = 0;
         if (pz_peek(&shard->journal) || pz_peek(&shard->version) & 1 || shard->dead)
             return -EBUSY;

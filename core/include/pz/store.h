@@ -3,8 +3,8 @@
  *   pz_store ── first shard, or root ──▶ 16 shards        shard ── table ──▶ slots ──▶ cells (key, value)
  *                                                               └─ pool ───▶ chunks of memory for cells, free cells
  *
- * A cell is never changed once it can be found: a new value is a new cell, and the old one goes to the free cells of its
- * size. A shard has a robust lock for those who change it and a version for those who read: readers take no lock, copy
+ * A new value is a new cell, and the old one goes to the free cells of its size; only a short value of the same size is
+ * written over the old one. A shard has a robust lock for those who change it and a version for those who read: readers take no lock, copy
  * what they found and look whether the version is still the same and even.
  *
  * A change is a transaction. Its words are written to the shard's own journal before they are overwritten (the heap's
@@ -132,6 +132,9 @@ void pz_store_sweep(pz_proc *proc, pz_store *store);
 /* Inside the locks: the next item from *entry on (in the order of the table), or NULL. */
 pz_item *pz_store_walk(pz_proc *proc, pz_store *store, uint32_t shard, uint64_t *entry);
 uint32_t pz_store_shards(const pz_store *store);
+pz_shard *pz_store_number(const pz_proc *proc, pz_store *store, uint32_t number);
+/* Bytes of the arena that it takes, without the objects among its values. */
+uint64_t pz_store_bytes(const pz_proc *proc, const pz_store *store);
 
 /* ---- hashed stores ------------------------------------------------------------------------------------------------ */
 

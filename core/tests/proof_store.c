@@ -1,0 +1,603 @@
+/* What is proved of containers: after a kill each is as before the operation or as after it, whole; readers without a lock
+ * see nothing else; nothing is lost or left. */
+#include "proof.h"
+
+#include "pz/store.h"
+
+#define KEYS 1200
+#define THING 0xffffffffu /* this value is the object */
+
+static pz_ref ref, thing;
+static pz_store *store;
+
+/* What is there before and after the operation: by key (0: nothing), or by place. */
+static uint32_t before[KEYS], after_it[KEYS];
+static uint32_t count_before, count_after;
+
+static uint8_t bytes[PZ_VALUE_MAX];
+
+/* A value of which every byte says which one it is. */
+static pz_value_in value_of(uint32_t number)
+{
+    if (number == THING)
+        return (pz_value_in){.object = thing.offset, .gen = thing.gen, .type = 70};
+    memset(bytes, (int)(number & 255), sizeof bytes);
+    return (pz_value_in){.data = bytes, .length = number, .type = 9};
+}
+
+static bool is_value(const pz_value_out *out, uint32_t number)
+{
+    if (number == THING)
+        return out->object == thing.offset && out->type == 70;
+    if (out->object || out->length != number)
+        return false;
+    for (uint32_t i = 0; i < number; i++)
+        if (out->bytes[i] != (uint8_t)number)
+            return false;
+    return true;
+}
+
+static pz_key key_of(const uint32_t *number)
+{
+    pz_key key = {.data = number, .length = sizeof *number, .type = 3};
+    key.hash = pz_hash(&P, key.type, key.data, key.length);
+    return key;
+}
+
+static pz_shard *open_for(uint64_t hash)
+{
+    pz_wait wait = forever();
+    pz_shard *shard;
+    while (pz_store_retry(&P, store, hash, &wait, &shard) < 0)
+        pz_store_await(&P, store, hash, &wait);
+    return shard;
+}
+
+static int put(uint32_t number, uint32_t what)
+{
+    pz_key key = key_of(&number);
+    pz_value_in value = value_of(what);
+    int rc;
+    do {
+        pz_shard *shard = open_for(key.hash);
+        rc = pz_dict_put(&P, store, shard, &key, &value);
+        pz_store_close(&P, shard);
+    } while (rc == -EAGAIN);
+    return rc;
+}
+
+static int take(uint32_t number)
+{
+    static pz_value_out out;
+    pz_key key = key_of(&number);
+    pz_shard *shard = open_for(key.hash);
+    int rc = pz_dict_take(&P, store, shard, &key, &out);
+    pz_store_close(&P, shard);
+    if (rc == 1 && out.opened)
+        pz_object_close(&P, &out.ref);
+    return rc;
+}
+
+static int get(uint32_t number, pz_value_out *out)
+{
+    pz_key key = key_of(&number);
+    int rc = pz_dict_read(&P, store, &key, out);
+    if (rc == -EBUSY) {
+        pz_shard *shard = open_for(key.hash);
+        rc = pz_dict_look(&P, store, shard, &key, out);
+        pz_store_close(&P, shard);
+    }
+    return rc;
+}
+
+static void clear(void)
+{
+    pz_store_lock_all(&P, store);
+    must(pz_store_clear(&P, store) == 0);
+    pz_store_unlock_all(&P, store);
+    pz_store_sweep(&P, store);
+}
+
+static uint32_t things(const uint32_t *values)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < KEYS; i++)
+        n += values[i] == THING;
+    return n;
+}
+
+static void start(enum pz_form form, uint64_t most)
+{
+    must(pz_object_new(&P, sizeof(pz_lock), PZ_LOCK, &thing) == 0);
+    must(pz_store_new(&P, form, most, &ref) == 0);
+    store = pz_at(&P, ref.offset);
+    memset(before, 0, sizeof before);
+    count_before = 0;
+}
+
+static void finish(void)
+{
+    pz_store_lock_all(&P, store);
+    must(pz_store_valid(&P, store) == 0);
+    pz_store_unlock_all(&P, store);
+    pz_object_close(&P, &ref);
+    pz_reap(&P);
+    must(pz_block_at(&P, thing.offset)->refs == 1);
+    pz_object_close(&P, &thing);
+}
+
+/* ---- dict --------------------------------------------------------------------------------------------------------- */
+
+static void fill(uint32_t number, uint32_t what)
+{
+    put(number, what);
+    count_before += before[number] == 0;
+    before[number] = what;
+}
+
+static void setup_some(uint32_t count)
+{
+    start(PZ_FORM_DICT, UINT64_MAX);
+    for (uint32_t i = 0; i < count; i++)
+        fill(i, i == 1 ? THING : i == 2 ? 300 : 40);
+    memcpy(after_it, before, sizeof before);
+    count_after = count_before;
+}
+
+static void expect(uint32_t number, uint32_t what)
+{
+    count_after += (what != 0) - (after_it[number] != 0);
+    after_it[number] = what;
+}
+
+/* For each operation: the key, and what it is to hold. */
+static uint32_t the_key, the_value;
+
+static void setup_put(uint32_t count, uint32_t key, uint32_t value)
+{
+    setup_some(count);
+    the_key = key;
+    the_value = value;
+    expect(key, value);
+}
+
+static void setup_empty(void) { setup_put(0, 0, 40); }
+static void setup_new(void) { setup_put(4, 9, 40); }
+static void setup_new_thing(void) { setup_put(4, 9, THING); }
+static void setup_same_size(void) { setup_put(4, 3, 41); }
+static void setup_other_size(void) { setup_put(4, 3, 120); }
+static void setup_large(void) { setup_put(4, 3, 4000); }
+static void setup_to_thing(void) { setup_put(4, 3, THING); }
+static void setup_from_thing(void) { setup_put(4, 1, 40); }
+static void setup_full_table(void) { setup_put(5, 9, 40); }
+static void setup_take(void) { setup_put(4, 3, 0); }
+static void setup_take_middle(void) { setup_put(5, 2, 0); }
+static void setup_take_thing(void) { setup_put(4, 1, 0); }
+
+static void setup_clear(void)
+{
+    setup_some(6);
+    memset(after_it, 0, sizeof after_it);
+    count_after = 0;
+}
+
+static void run_put(void)
+{
+    must(put(the_key, the_value) == (before[the_key] == 0));
+}
+
+static void run_take(void)
+{
+    must(take(the_key) == 1);
+}
+
+static void run_take_last(void)
+{
+    uint8_t space[512];
+    uint64_t need;
+    pz_ref object;
+    pz_store_lock_all(&P, store);
+    must(pz_dict_take_last(&P, store, (pz_item *)space, sizeof space, &need, &object) == 1);
+    pz_store_unlock_all(&P, store);
+}
+
+static void check_dict(void)
+{
+    static pz_value_out out;
+    bool is_before = true, is_after = true;
+    for (uint32_t i = 0; i < KEYS; i++) {
+        if (!before[i] && !after_it[i] && i > 20)
+            continue;
+        int rc = get(i, &out);
+        is_before = is_before && (before[i] ? rc == 1 && is_value(&out, before[i]) : rc == 0);
+        is_after = is_after && (after_it[i] ? rc == 1 && is_value(&out, after_it[i]) : rc == 0);
+    }
+    must(is_after || (is_before && !done));
+    /* Everything can be locked, and goes on. */
+    pz_store_lock_all(&P, store);
+    must(pz_store_valid(&P, store) == 0);
+    pz_store_unlock_all(&P, store);
+    must(pz_store_count(&P, store) == (is_after ? count_after : count_before));
+    for (uint32_t i = KEYS; i < KEYS + 3; i++)
+        must(put(i, i == KEYS + 1 ? THING : 60) == 1);
+    must(take(KEYS) == 1 && take(KEYS + 1) == 1 && take(KEYS + 2) == 1 && take(KEYS + 1) == 0);
+}
+
+static void after_dict(void)
+{
+    static pz_value_out out;
+    uint32_t is_after = 0;
+    pz_store_sweep(&P, store); /* a clear may have ended before it did */
+    pz_reap(&P);
+    for (uint32_t i = 0; i < KEYS && !is_after; i++)
+        if (before[i] != after_it[i])
+            is_after = after_it[i] ? get(i, &out) == 1 && is_value(&out, after_it[i]) : get(i, &out) == 0;
+    must(pz_block_at(&P, thing.offset)->refs == 1 + things(is_after ? after_it : before));
+    finish();
+}
+
+/* ---- sequences ---------------------------------------------------------------------------------------------------- */
+
+static void add(uint32_t what)
+{
+    pz_value_in value = value_of(what);
+    pz_shard *shard = open_for(0);
+    must(pz_seq_insert(&P, store, pz_store_count(&P, store), &value) == 0);
+    pz_store_close(&P, shard);
+    before[count_before++] = what;
+}
+
+static uint32_t the_place;
+
+static void setup_items(uint32_t count, uint64_t most)
+{
+    start(most == UINT64_MAX ? PZ_FORM_LIST : PZ_FORM_DEQUE, most);
+    for (uint32_t i = 0; i < count; i++)
+        add(i == 1 ? THING : 20 + i);
+    memcpy(after_it, before, sizeof before);
+    count_after = count_before;
+}
+
+static void setup_insert(uint32_t count, uint32_t place, uint32_t what)
+{
+    setup_items(count, UINT64_MAX);
+    the_place = place;
+    the_value = what;
+    memmove(after_it + place + 1, after_it + place, (count - place) * sizeof *after_it);
+    after_it[place] = what;
+    count_after++;
+}
+
+static void setup_remove(uint32_t count, uint32_t place)
+{
+    setup_items(count, UINT64_MAX);
+    the_place = place;
+    memmove(after_it + place, after_it + place + 1, (count - place - 1) * sizeof *after_it);
+    after_it[--count_after] = 0;
+}
+
+static void setup_assign(uint32_t place, uint32_t what)
+{
+    setup_items(5, UINT64_MAX);
+    the_place = place;
+    the_value = what;
+    after_it[place] = what;
+}
+
+static void setup_first_item(void) { setup_insert(0, 0, 50); }
+static void setup_append(void) { setup_insert(3, 3, 50); }
+static void setup_append_thing(void) { setup_insert(3, 3, THING); }
+static void setup_append_grow(void) { setup_insert(8, 8, 50); }
+static void setup_insert_left(void) { setup_insert(6, 2, 50); }
+static void setup_insert_right(void) { setup_insert(6, 4, THING); }
+static void setup_insert_far(void) { setup_insert(60, 30, 50); }
+static void setup_remove_end(void) { setup_remove(4, 3); }
+static void setup_remove_thing(void) { setup_remove(4, 1); }
+static void setup_remove_far(void) { setup_remove(60, 30); }
+static void setup_assign_same(void) { setup_assign(2, 23); }
+static void setup_assign_thing(void) { setup_assign(2, THING); }
+static void setup_assign_over_thing(void) { setup_assign(1, 50); }
+
+static void setup_full_deque(void)
+{
+    setup_items(4, 4);
+    the_place = 4;
+    the_value = 50;
+    memmove(after_it, after_it + 1, 3 * sizeof *after_it);
+    after_it[3] = 50;
+}
+
+/* The first two items go, among them the object; the others are turned round, and two come, among them the object. */
+static void setup_rebuild(void)
+{
+    static const uint32_t then[] = {25, 24, 23, 22, 50, THING};
+    setup_items(6, UINT64_MAX);
+    memcpy(after_it, then, sizeof then);
+}
+
+static void setup_extend(void)
+{
+    setup_items(6, UINT64_MAX);
+    after_it[6] = 50;
+    after_it[7] = THING;
+    count_after = 8;
+}
+
+static void setup_empty_list(void)
+{
+    setup_items(6, UINT64_MAX);
+    memset(after_it, 0, sizeof after_it);
+    count_after = 0;
+}
+
+static void run_insert(void)
+{
+    pz_value_in value = value_of(the_value);
+    pz_shard *shard = open_for(0);
+    must(pz_seq_insert(&P, store, the_place, &value) == 0);
+    pz_store_close(&P, shard);
+}
+
+static void run_remove(void)
+{
+    static pz_value_out out;
+    pz_shard *shard = open_for(0);
+    must(pz_seq_take(&P, store, the_place, &out) == 1);
+    pz_store_close(&P, shard);
+}
+
+static void run_assign(void)
+{
+    pz_value_in value = value_of(the_value);
+    pz_shard *shard = open_for(0);
+    must(pz_seq_set(&P, store, the_place, &value) == 0);
+    pz_store_close(&P, shard);
+}
+
+static int64_t two_new(pz_bulk *bulk, int64_t *cells)
+{
+    pz_value_in value = value_of(50), other;
+    uint64_t cell;
+    must(pz_bulk_new(&P, pz_bulk_bytes(50) + pz_bulk_bytes(16), 1, bulk) == 0);
+    must(pz_bulk_add(&P, bulk, &value, &cell) == 0);
+    cells[0] = (int64_t)cell;
+    other = value_of(THING);
+    must(pz_bulk_add(&P, bulk, &other, &cell) == 0);
+    cells[1] = (int64_t)cell;
+    return 2;
+}
+
+static void run_rebuild(void)
+{
+    int64_t cells[6] = {-6, -5, -4, -3};
+    pz_bulk bulk;
+    two_new(&bulk, cells + 4);
+    pz_shard *shard = open_for(0);
+    must(pz_seq_rebuild(&P, store, cells, 6, &bulk) == 0);
+    pz_store_close(&P, shard);
+}
+
+static void run_extend(void)
+{
+    int64_t cells[2];
+    pz_bulk bulk;
+    two_new(&bulk, cells);
+    pz_shard *shard = open_for(0);
+    must(pz_seq_extend(&P, store, cells, 2, &bulk) == 0);
+    pz_store_close(&P, shard);
+}
+
+static void check_items(void)
+{
+    static pz_value_out out;
+    bool is_before = true, is_after = true;
+    for (uint32_t i = 0; i <= (count_before > count_after ? count_before : count_after); i++) {
+        int rc = pz_seq_read(&P, store, i, &out);
+        if (rc == -EBUSY) {
+            pz_shard *shard = open_for(0);
+            rc = pz_seq_look(&P, store, i, &out);
+            pz_store_close(&P, shard);
+        }
+        is_before = is_before && (i < count_before ? rc == 1 && is_value(&out, before[i]) : rc == 0);
+        is_after = is_after && (i < count_after ? rc == 1 && is_value(&out, after_it[i]) : rc == 0);
+    }
+    must(is_after || (is_before && !done));
+    pz_shard *shard = open_for(0);
+    must(pz_store_count(&P, store) == (is_after ? count_after : count_before));
+    pz_value_in value = value_of(THING);
+    must(pz_seq_insert(&P, store, 0, &value) == 0);
+    must(pz_seq_take(&P, store, store->most == 4 ? -1 : 0, NULL) == 1);
+    pz_store_close(&P, shard);
+}
+
+static void after_items(void)
+{
+    clear();
+    pz_reap(&P);
+    must(pz_block_at(&P, thing.offset)->refs == 1);
+    finish();
+}
+
+/* ---- growing to several shards ------------------------------------------------------------------------------------- */
+
+static void setup_many(uint32_t count)
+{
+    start(PZ_FORM_SET, UINT64_MAX);
+    for (uint32_t i = 0; i < count; i++)
+        must(put(i, 1) == 1);
+    count_before = count;
+}
+
+/* The table of one shard is full for the first time beyond 512 items with 682. */
+#define SPLITS 682u
+
+static void setup_split_one(void)
+{
+    setup_many(SPLITS);
+    must(pz_store_shards(store) == 1);
+}
+
+static void setup_clear_many(void)
+{
+    setup_many(SPLITS + 1);
+    must(pz_store_shards(store) == PZ_SHARDS);
+}
+
+static void run_split(void)
+{
+    must(put(SPLITS, 1) == 1);
+    must(pz_store_shards(store) == PZ_SHARDS);
+}
+
+static void check_many(void)
+{
+    uint32_t found = 0, number;
+    for (uint32_t i = 0; i < SPLITS; i += 13) { /* on some keys: there are many boundaries */
+        pz_key key = key_of(&i);
+        int rc = pz_dict_read(&P, store, &key, NULL);
+        if (rc == -EBUSY) {
+            pz_shard *shard = open_for(key.hash);
+            rc = pz_dict_look(&P, store, shard, &key, NULL);
+            pz_store_close(&P, shard);
+        }
+        must(rc == 1);
+    }
+    pz_store_lock_all(&P, store);
+    must(pz_store_valid(&P, store) == 0);
+    for (uint32_t shard = 0; shard < pz_store_shards(store); shard++) {
+        uint64_t entry = 0;
+        for (pz_item *item; (item = pz_store_walk(&P, store, shard, &entry)); found++) {
+            memcpy(&number, item->data, sizeof number);
+            must(number <= SPLITS);
+        }
+    }
+    pz_store_unlock_all(&P, store);
+    must(found == SPLITS || found == SPLITS + 1);
+    must(found == SPLITS + 1 || !done);
+    must(put(SPLITS + 1, 5) == 1 && take(SPLITS + 1) == 1);
+}
+
+static void check_cleared(void)
+{
+    uint64_t count = pz_store_count(&P, store), found = 0;
+    pz_store_lock_all(&P, store);
+    must(pz_store_valid(&P, store) == 0);
+    count = pz_store_count(&P, store);
+    for (uint32_t shard = 0; shard < pz_store_shards(store); shard++) {
+        uint64_t entry = 0;
+        while (pz_store_walk(&P, store, shard, &entry))
+            found++;
+    }
+    pz_store_unlock_all(&P, store);
+    must(found == count && (count == 0 || (count == SPLITS + 1 && !done)));
+    must(put(SPLITS + 1, 5) == 1 && take(SPLITS + 1) == 1);
+}
+
+static void setup_thing(void)
+{
+    must(pz_object_new(&P, sizeof(pz_lock), PZ_LOCK, &thing) == 0);
+}
+
+/* The child's own: with objects, several chunks, a list of the dead. */
+static void before_drop(void)
+{
+    must(pz_store_new(&P, PZ_FORM_DICT, UINT64_MAX, &ref) == 0);
+    store = pz_at(&P, ref.offset);
+    for (uint32_t i = 0; i < 9; i++)
+        must(put(i, i % 2 ? THING : 500) == 1);
+}
+
+static void before_drop_many(void)
+{
+    must(pz_store_new(&P, PZ_FORM_SET, UINT64_MAX, &ref) == 0);
+    store = pz_at(&P, ref.offset);
+    for (uint32_t i = 0; i <= SPLITS; i++)
+        must(put(i, i % 100 ? 1 : THING) == 1);
+}
+
+static void run_drop(void)
+{
+    pz_object_close(&P, &ref);
+}
+
+static void check_nothing(void)
+{
+}
+
+static void after_drop(void)
+{
+    pz_reap(&P);
+    must(pz_block_at(&P, thing.offset)->refs == 1);
+    pz_object_close(&P, &thing);
+}
+
+#define DICT(name, setup, run) {name, setup, NULL, run, NULL, check_dict, after_dict, NULL, false}
+#define LIST(name, setup, run) {name, setup, NULL, run, NULL, check_items, after_items, NULL, false}
+
+/* Somebody else's repair is killed too: what it does next is another change of the same place. */
+static const op put_first = DICT("put", setup_other_size, run_put);
+static const op put_thing_first = DICT("put", setup_to_thing, run_put);
+static const op take_first = DICT("take", setup_take_thing, run_take);
+static const op rebuild_first = LIST("rebuild", setup_rebuild, run_rebuild);
+
+static void run_look(void)
+{
+    pz_store_lock_all(&P, store);
+    pz_store_unlock_all(&P, store);
+}
+
+static void check_repaired(void)
+{
+    bool was = done;
+    done = false;
+    if (store->form == PZ_FORM_DICT)
+        check_dict();
+    else
+        check_items();
+    done = was;
+}
+
+#define REPAIR(name, setup, first, after) {name, setup, NULL, run_look, NULL, check_repaired, after, first, false}
+
+const op store_ops[] = {
+    DICT("dict: first item", setup_empty, run_put),
+    DICT("dict: new key", setup_new, run_put),
+    DICT("dict: new key, an object", setup_new_thing, run_put),
+    DICT("dict: overwrite", setup_same_size, run_put),
+    DICT("dict: replace", setup_other_size, run_put),
+    DICT("dict: replace by a large one", setup_large, run_put),
+    DICT("dict: replace by an object", setup_to_thing, run_put),
+    DICT("dict: replace an object", setup_from_thing, run_put),
+    DICT("dict: grow", setup_full_table, run_put),
+    DICT("dict: take the last", setup_take, run_take),
+    DICT("dict: take", setup_take_middle, run_take),
+    DICT("dict: take an object", setup_take_thing, run_take),
+    DICT("dict: popitem", setup_take, run_take_last),
+    DICT("dict: clear", setup_clear, clear),
+    {"dict: drop", setup_thing, before_drop, run_drop, NULL, check_nothing, after_drop, NULL, false},
+    {"set: drop 16 shards", setup_thing, before_drop_many, run_drop, NULL, check_nothing, after_drop, NULL, false},
+    {"set: 16 shards", setup_split_one, NULL, run_split, NULL, check_many, finish, NULL, false},
+    {"set: clear 16 shards", setup_clear_many, NULL, clear, NULL, check_cleared, finish, NULL, false},
+    LIST("list: first item", setup_first_item, run_insert),
+    LIST("list: append", setup_append, run_insert),
+    LIST("list: append an object", setup_append_thing, run_insert),
+    LIST("list: append, grow", setup_append_grow, run_insert),
+    LIST("list: insert at the left", setup_insert_left, run_insert),
+    LIST("list: insert at the right", setup_insert_right, run_insert),
+    LIST("list: insert far inside", setup_insert_far, run_insert),
+    LIST("list: pop", setup_remove_end, run_remove),
+    LIST("list: pop an object", setup_remove_thing, run_remove),
+    LIST("list: delete far inside", setup_remove_far, run_remove),
+    LIST("list: overwrite", setup_assign_same, run_assign),
+    LIST("list: set an object", setup_assign_thing, run_assign),
+    LIST("list: set over an object", setup_assign_over_thing, run_assign),
+    LIST("list: rebuild", setup_rebuild, run_rebuild),
+    LIST("list: extend", setup_extend, run_extend),
+    LIST("list: clear", setup_empty_list, clear),
+    LIST("deque: append to a full one", setup_full_deque, run_insert),
+    REPAIR("repair of a put", setup_other_size, &put_first, after_dict),
+    REPAIR("repair of a put of an object", setup_to_thing, &put_thing_first, after_dict),
+    REPAIR("repair of a take", setup_take_thing, &take_first, after_dict),
+    REPAIR("repair of a rebuild", setup_rebuild, &rebuild_first, after_items),
+    {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false},
+};
