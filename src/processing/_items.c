@@ -58,10 +58,15 @@ static int too_large(uint8_t code)
 
 static PyObject *from_wide(wide value)
 {
-    return value < 0 ? PyLong_FromLongLong((long long)value) : PyLong_FromUnsignedLongLong((unsigned long long)value);
+    if (value >= INT64_MIN)
+        return value < 0 ? PyLong_FromLongLong((long long)value) : PyLong_FromUnsignedLongLong((unsigned long long)value);
+    PyObject *absolute = PyLong_FromUnsignedLongLong((unsigned long long)-value);
+    PyObject *number = absolute ? PyNumber_Negative(absolute) : NULL;
+    Py_XDECREF(absolute);
+    return number;
 }
 
-/* Any integer of up to 64 bits, signed or not. */
+/* Any integer of up to 64 bits and a sign. */
 static int as_wide(uint8_t code, PyObject *value, wide *result)
 {
     PyObject *number = PyNumber_Index(value);
@@ -69,17 +74,19 @@ static int as_wide(uint8_t code, PyObject *value, wide *result)
         return -1;
     int overflow;
     *result = PyLong_AsLongLongAndOverflow(number, &overflow);
-    if (overflow > 0) {
-        unsigned long long big = PyLong_AsUnsignedLongLong(number);
-        if (big == (unsigned long long)-1 && PyErr_Occurred()) {
+    if (overflow) {
+        PyObject *absolute = PyNumber_Absolute(number);
+        unsigned long long big = absolute ? PyLong_AsUnsignedLongLong(absolute) : 0;
+        Py_XDECREF(absolute);
+        if (PyErr_Occurred()) {
             PyErr_Clear();
-        } else {
-            *result = big;
-            overflow = 0;
+            Py_DECREF(number);
+            return too_large(code);
         }
+        *result = overflow > 0 ? (wide)big : -(wide)big;
     }
     Py_DECREF(number);
-    return overflow ? too_large(code) : 0;
+    return 0;
 }
 
 static wide wide_of(uint8_t code, uint64_t bits)

@@ -196,6 +196,8 @@ def _new_record(cls: type[Any], format: str, fields: list[tuple[str, int]], size
         raise TypeError(
             f"{cls.__name__}({format!r}) needs a value: '' for a field of text, b'' for one of bytes, say"
         )
+    if ("p", 0) in fields:
+        raise ValueError(f"{format!r} has a field of no bytes, '0p', which has no room for its length")
     texts = [isinstance(values[place], str) for place in strings if place < len(values)]
     texts += [False] * (len(strings) - len(texts))
     if values is not None:
