@@ -1,5 +1,5 @@
-"""SharedValue and SharedStruct: every format of the struct module, what does not fit, updates in one step, the lock, and
-what a writer that is killed leaves."""
+"""SharedValue and SharedStruct: every format of the struct module, what does not fit, updates in one step, the lock,
+and what a writer that is killed leaves."""
 
 from __future__ import annotations
 
@@ -96,7 +96,8 @@ def test_truth_and_characters() -> None:
 
 
 @pytest.mark.parametrize(
-    "format", ["3s", "8s", "9s", "300s", "5p", "256p", "s", "4x3s", "=5s3x", "1i", " i ", "4xi", "i4x", "1d", "0x1q"]
+    "format",
+    ["3s", "8s", "9s", "300s", "5p", "256p", "s", "4x3s", "=5s3x", "1i", " i ", "4xi", "i4x", "1d", "0x1q"],
 )
 def test_one_value_of_any_shape(format: str) -> None:
     start: Any = b"a" if format.strip("0123456789x= ") in "sp" else 5
@@ -159,7 +160,9 @@ def test_text_stays_text_and_bytes_stay_bytes() -> None:
     assert shared.value == ("", b"", "x\0y", bytes(10))
 
 
-@pytest.mark.parametrize("format, most", [("256p", 255), ("300p", 255), ("5p", 4), ("p", 0), ("5s", 5), ("0s", 0)])
+@pytest.mark.parametrize(
+    "format, most", [("256p", 255), ("300p", 255), ("5p", 4), ("p", 0), ("5s", 5), ("0s", 0)]
+)
 def test_what_is_too_long_is_refused(format: str, most: int) -> None:
     for one, two in (("x", "é"), (b"x", b"yy")):
         value = SharedValue(format, one * most)
@@ -543,8 +546,9 @@ def test_a_killed_writer_leaves_no_half_written_struct() -> None:
         flag = Flag()
         with child(context, write_for_ever, shared, flag) as process:
             flag.hear()
-            start = shared.statistics().writes
-            until(lambda: is_whole(shared.value) and shared.statistics().writes > start + 200 + 37 * turn)
+            enough = shared.statistics().writes + 200 + 37 * turn
+            while shared.statistics().writes < enough:
+                assert is_whole(shared.value)
             os.kill(process.pid, signal.SIGKILL)
             for _ in range(200):
                 assert is_whole(shared.value)
@@ -558,7 +562,10 @@ def test_several_writers_and_readers_see_whole_structs() -> None:
     shared = SharedStruct(f"{WORDS}q250p", (0,) * WORDS + ("0" * 20,))
     context = processing.get_context("fork")
     flag = Flag()
-    with child(context, write_for_ever, shared, flag) as first, child(context, write_for_ever, shared, flag) as second:
+    with (
+        child(context, write_for_ever, shared, flag) as first,
+        child(context, write_for_ever, shared, flag) as second,
+    ):
         flag.hear()
         flag.hear()
         for turn in range(3000):
