@@ -53,7 +53,9 @@ void pz_change_begin(pz_change *change, pz_proc *proc, pz_shard *shard, bool hea
     change->most = heap ? PZ_UNDO_MAX : PZ_SHARD_UNDO;
     if (heap)
         pz_heap_lock(proc);
-    pz_poke(&shard->version, pz_peek(&shard->version) + 1);
+    change->quiet = pz_peek(&shard->version) & 1;
+    if (!change->quiet)
+        pz_poke(&shard->version, pz_peek(&shard->version) + 1);
     atomic_thread_fence(memory_order_release);
     PZ_ORDER();
 }
@@ -63,7 +65,8 @@ void pz_change_end(pz_change *change)
     PZ_ORDER();
     pz_store(change->journal, 0);
     PZ_ORDER();
-    pz_store(&change->shard->version, pz_peek(&change->shard->version) + 1);
+    if (!change->quiet)
+        pz_store(&change->shard->version, pz_peek(&change->shard->version) + 1);
     if (change->heap)
         pz_heap_unlock(change->proc);
 }
@@ -76,12 +79,12 @@ static void roll_back(pz_proc *proc, pz_shard *shard)
     pz_store(&shard->journal, 0);
 }
 
-void pz_shard_repair(pz_proc *proc, pz_shard *shard)
+void pz_shard_repair(pz_proc *proc, pz_shard *shard, bool batch)
 {
     pz_heap_settle(proc); /* the change may be in the heap's journal */
     roll_back(proc, shard);
     PZ_ORDER();
-    if (pz_peek(&shard->version) & 1)
+    if (pz_peek(&shard->version) & 1 && !batch)
         pz_store(&shard->version, pz_peek(&shard->version) + 1);
     pz_add(&shard->repairs, 1);
     pz_shard_bury(proc, shard);
@@ -270,6 +273,70 @@ int pz_value_open(pz_proc *proc, pz_value_out *out)
     return rc;
 }
 
+/* ---- many at once -------------------------------------------------------------------------------------------------- */
+
+int pz_bulk_new(pz_proc *proc, uint64_t bytes, uint32_t objects, pz_bulk *bulk)
+{
+    *bulk = (pz_bulk){0};
+    if (bytes == 0)
+        return 0;
+    int rc = pz_parcel_new(proc, bytes, objects, &bulk->chunk);
+    if (rc < 0) {
+        bulk->chunk = 0;
+        return rc;
+    }
+    pz_parcel *chunk = pz_at(proc, bulk->chunk);
+    bulk->place = pz_offset(proc, pz_parcel_data(chunk));
+    bulk->end = bulk->place + bytes;
+    return 0;
+}
+
+int pz_bulk_add(pz_proc *proc, pz_bulk *bulk, const pz_key *key, const pz_value_in *value, uint64_t *cell)
+{
+    const pz_value_in nothing = {0};
+    uint64_t length = !value ? 0 : value->object ? sizeof(pz_item_object) : value->length;
+    if (key)
+        length += (uint64_t)key->length + key->extra_length;
+    unsigned klass = pz_cell_class(sizeof(pz_item) + length);
+    uint64_t bytes = pz_cell_bytes(klass);
+    if (bulk->end - bulk->place < bytes)
+        return -ENOSPC;
+    if (value && value->object) {
+        int rc = pz_parcel_carry(proc, bulk->chunk, value->object, value->gen);
+        if (rc < 0)
+            return rc;
+    }
+    *cell = bulk->place;
+    pz_cell_fill(pz_item_at(proc, *cell), klass, 0, 1, key, value ? value : &nothing);
+    if (!value)
+        pz_item_at(proc, *cell)->flags |= PZ_ITEM_REMOVE;
+    bulk->place += bytes;
+    bulk->count++;
+    return 0;
+}
+
+void pz_bulk_drop(pz_proc *proc, pz_bulk *bulk)
+{
+    if (bulk->chunk)
+        pz_parcel_free(proc, bulk->chunk);
+    bulk->chunk = 0;
+}
+
+void pz_bulk_attach(pz_change *change, pz_store *store, pz_bulk *bulk)
+{
+    if (!bulk->chunk)
+        return;
+    pz_parcel *chunk = pz_at(change->proc, bulk->chunk);
+    pz_pool *pool = pz_at(change->proc, change->shard->pool);
+    if (chunk->count)
+        store->objects = 1;
+    pz_block_attach(change, bulk->chunk);
+    pz_set(change, chunk->count, 0);
+    pz_set(change, chunk->spare[0], pool->head.spare[0]);
+    pz_set(change, pool->head.spare[0], bulk->chunk);
+    bulk->chunk = 0;
+}
+
 /* ---- dead cells -------------------------------------------------------------------------------------------------- */
 
 void pz_shard_bury(pz_proc *proc, pz_shard *shard)
@@ -278,11 +345,11 @@ void pz_shard_bury(pz_proc *proc, pz_shard *shard)
         return;
     pz_list *list = pz_at(proc, shard->dead);
     pz_change change;
-    while (list->count) {
-        pz_item *cell = pz_item_at(proc, list->places[list->count - 1]);
+    while (list->done < list->count) {
+        pz_item *cell = pz_item_at(proc, list->places[list->done]);
         pz_change_begin(&change, proc, shard, cell->flags & PZ_ITEM_OBJECT);
         pz_cell_give(&change, cell);
-        pz_set(&change, list->count, list->count - 1);
+        pz_set(&change, list->done, list->done + 1);
         pz_change_end(&change);
     }
     pz_change_begin(&change, proc, shard, true);

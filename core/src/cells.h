@@ -37,11 +37,11 @@ typedef struct pz_pool {
 } pz_pool;
 _Static_assert(sizeof(pz_pool) % 16 == 0 && sizeof(pz_parcel) % 16 == 0, "cells lie at multiples of 16");
 
-/* A list of places, for what is to be freed step by step. */
+/* A list of places, for what is done step by step. */
 typedef struct pz_list {
     pz_block block;
     uint64_t none;
-    uint64_t count;
+    uint64_t count, done;
     uint64_t places[];
 } pz_list;
 
@@ -52,7 +52,7 @@ typedef struct pz_change {
     pz_u32 *journal;
     pz_undo *undo;
     uint32_t most;
-    bool heap;
+    bool heap, quiet; /* in the heap's journal; inside a batch, which sees to the version */
 } pz_change;
 
 void pz_change_begin(pz_change *change, pz_proc *proc, pz_shard *shard, bool heap);
@@ -116,10 +116,13 @@ PZ_RACY bool pz_cell_copy(const pz_proc *proc, uint64_t place, pz_value_out *out
 /* A reference to the object of a value for the caller, if it is one. -ENOMEM, -ESTALE. */
 int pz_value_open(pz_proc *proc, pz_value_out *out);
 
+/* In a change with the heap: the cells of the bulk, and the references that it carried, are the store's. */
+void pz_bulk_attach(pz_change *change, pz_store *store, pz_bulk *bulk);
+
 /* Frees the cells on a shard's list of dead ones. */
 void pz_shard_bury(pz_proc *proc, pz_shard *shard);
-/* After the death of an owner. */
-void pz_shard_repair(pz_proc *proc, pz_shard *shard);
+/* After the death of an owner. `batch`: it had a group to finish, somebody will; until then no reader comes in. */
+void pz_shard_repair(pz_proc *proc, pz_shard *shard, bool batch);
 
 /* How many entries a hashed table of 1 << log slots has room for, and where its index begins. */
 static inline uint64_t pz_table_room(unsigned log)

@@ -154,10 +154,11 @@ static uint32_t low_bits(pz_proc *proc, uint64_t entry, unsigned log)
     return log > 20 ? pz_item_at(proc, pz_entry_place(entry))->hash : 0;
 }
 
-static int rebuild(pz_proc *proc, pz_shard *shard)
+/* A new table, with room for `more` entries beyond what is usual. */
+static int rebuild(pz_proc *proc, pz_shard *shard, uint64_t more)
 {
     uint64_t word = pz_peek(&shard->table), counts = pz_peek(&shard->counts), offset, number = 0;
-    unsigned log = log_for(pz_items(counts));
+    unsigned log = log_for(pz_items(counts) + more);
     int rc = new_table(proc, log, &offset);
     if (rc < 0)
         return rc;
@@ -242,11 +243,31 @@ static int entry_room(pz_proc *proc, pz_store *store, pz_shard *shard, const pla
         if (shard == &store->first && pz_items(counts) >= SPLIT_AT && split(proc, store) == 0)
             return -EAGAIN;
     }
-    int rc = rebuild(proc, shard);
+    int rc = rebuild(proc, shard, 0);
     return rc < 0 ? rc : 1;
 }
 
 /* ---- changing ---------------------------------------------------------------------------------------------------- */
+
+/* In a change: the cell takes its place, in that of an old one or in a new entry. */
+static void put_in(pz_change *change, const place *at, uint64_t hash, pz_item *cell)
+{
+    pz_proc *proc = change->proc;
+    pz_shard *shard = change->shard;
+    pz_table *table = pz_at(proc, pz_table_of(shard));
+    uint64_t entry = entry_word(hash, pz_offset(proc, cell)), counts = pz_peek(&shard->counts), used = counts >> 32;
+    if (at->cell) {
+        pz_set(change, table->words[at->entry], entry);
+        pz_cell_give(change, pz_item_at(proc, at->cell));
+        return;
+    }
+    pz_u32 *index = index_of(table, pz_peek(&shard->table) & PZ_LOG_MASK);
+    pz_set(change, table->words[used], entry);
+    if (pz_peek(&index[at->slot]) == PZ_INDEX_EMPTY)
+        pz_set(change, table->fill, table->fill + 1);
+    pz_set_atomic(change, index[at->slot], (uint32_t)used + 1);
+    pz_set_atomic(change, shard->counts, counts + 1 + (UINT64_C(1) << 32));
+}
 
 int pz_dict_put(pz_proc *proc, pz_store *store, pz_shard *shard, const pz_key *key, const pz_value_in *value)
 {
@@ -291,46 +312,40 @@ int pz_dict_put(pz_proc *proc, pz_store *store, pz_shard *shard, const pz_key *k
     pz_item *cell = pz_cell_take(&change, klass);
     uint64_t order = old ? old->order : pz_add(&store->order, 1) + 1;
     pz_cell_fill(cell, klass, order, pz_peek(&shard->version), &full, value);
-    pz_table *table = pz_at(proc, pz_table_of(shard));
-    unsigned log = pz_peek(&shard->table) & PZ_LOG_MASK;
-    if (old) {
-        pz_set(&change, table->words[at.entry], entry_word(key->hash, pz_offset(proc, cell)));
-        pz_cell_give(&change, old);
-    } else {
-        pz_u32 *index = index_of(table, log);
-        uint64_t counts = pz_peek(&shard->counts), used = counts >> 32;
-        pz_set(&change, table->words[used], entry_word(key->hash, pz_offset(proc, cell)));
-        if (pz_peek(&index[at.slot]) == PZ_INDEX_EMPTY)
-            pz_set(&change, table->fill, table->fill + 1);
-        pz_set_atomic(&change, index[at.slot], (uint32_t)used + 1);
-        pz_set_atomic(&change, shard->counts, counts + 1 + (UINT64_C(1) << 32));
-    }
+    put_in(&change, &at, key->hash, cell);
     pz_change_end(&change);
     return !old;
 }
 
-static void remove_entry(pz_proc *proc, pz_shard *shard, uint64_t entry, uint64_t slot)
+/* In a change: the entry and its cell go. */
+static void take_out(pz_change *change, uint64_t entry, uint64_t slot)
 {
+    pz_shard *shard = change->shard;
     unsigned log = pz_peek(&shard->table) & PZ_LOG_MASK;
-    pz_table *table = pz_at(proc, pz_table_of(shard));
+    pz_table *table = pz_at(change->proc, pz_table_of(shard));
     pz_u32 *index = index_of(table, log);
     uint64_t counts = pz_peek(&shard->counts), used = counts >> 32, mask = (UINT64_C(1) << log) - 1;
-    pz_item *cell = pz_item_at(proc, pz_entry_place(table->words[entry]));
+    pz_item *cell = pz_item_at(change->proc, pz_entry_place(table->words[entry]));
     if (entry + 1 == used)
         do
             used--;
         while (used > 0 && table->words[used - 1] == 0);
+    pz_set(change, table->words[entry], 0);
+    if (pz_peek(&index[(slot + 1) & mask]) == PZ_INDEX_EMPTY) { /* nobody searches beyond */
+        pz_set_atomic(change, index[slot], PZ_INDEX_EMPTY);
+        pz_set(change, table->fill, table->fill - 1);
+    } else {
+        pz_set_atomic(change, index[slot], PZ_INDEX_DELETED);
+    }
+    pz_set_atomic(change, shard->counts, used << 32 | (pz_items(counts) - 1));
+    pz_cell_give(change, cell);
+}
+
+static void remove_entry(pz_proc *proc, pz_shard *shard, const pz_item *cell, uint64_t entry, uint64_t slot)
+{
     pz_change change;
     pz_change_begin(&change, proc, shard, cell->flags & PZ_ITEM_OBJECT);
-    pz_set(&change, table->words[entry], 0);
-    if (pz_peek(&index[(slot + 1) & mask]) == PZ_INDEX_EMPTY) { /* nobody searches beyond */
-        pz_set_atomic(&change, index[slot], PZ_INDEX_EMPTY);
-        pz_set(&change, table->fill, table->fill - 1);
-    } else {
-        pz_set_atomic(&change, index[slot], PZ_INDEX_DELETED);
-    }
-    pz_set_atomic(&change, shard->counts, used << 32 | (pz_items(counts) - 1));
-    pz_cell_give(&change, cell);
+    take_out(&change, entry, slot);
     pz_change_end(&change);
 }
 
@@ -347,7 +362,7 @@ int pz_dict_take(pz_proc *proc, pz_store *store, pz_shard *shard, const pz_key *
         if (rc < 0)
             return rc;
     }
-    remove_entry(proc, shard, at.entry, at.slot);
+    remove_entry(proc, shard, pz_item_at(proc, at.cell), at.entry, at.slot);
     return 1;
 }
 
@@ -389,6 +404,111 @@ int pz_dict_take_last(pz_proc *proc, pz_store *store, pz_item *copy, uint64_t ro
     uint64_t slot = home(table->words[entry] >> PZ_ENTRY_TAG, last->hash, log), mask = (UINT64_C(1) << log) - 1;
     while (pz_peek(&index[slot]) != entry + 1)
         slot = (slot + 1) & mask;
-    remove_entry(proc, where, entry, slot);
+    remove_entry(proc, where, last, entry, slot);
     return 1;
+}
+
+/* ---- groups ------------------------------------------------------------------------------------------------------ */
+
+static pz_key key_in(const pz_proc *proc, const pz_item *cell)
+{
+    pz_key key = {.data = cell->data, .length = cell->key_length, .type = cell->key_type};
+    key.hash = pz_hash(proc, key.type, key.data, key.length);
+    return key;
+}
+
+/* Room for as many new entries in each shard as the batch may bring there. */
+static int room_for_batch(pz_proc *proc, pz_store *store, const int64_t *cells, uint64_t count)
+{
+    uint64_t more[PZ_SHARDS] = {0};
+    bool several = pz_store_shards(store) > 1;
+    for (uint64_t i = 0; i < count; i++) {
+        const pz_item *cell = pz_item_at(proc, (uint64_t)cells[i]);
+        if (!(cell->flags & PZ_ITEM_REMOVE))
+            more[several ? key_in(proc, cell).hash >> 60 : 0]++;
+    }
+    for (uint32_t i = 0; i < pz_store_shards(store); i++) {
+        pz_shard *shard = pz_store_number(proc, store, i);
+        uint64_t word = pz_peek(&shard->table), room = word ? pz_table_room(word & PZ_LOG_MASK) : 0;
+        const pz_table *table = pz_at(proc, word & ~PZ_LOG_MASK);
+        int rc = pz_cell_room(proc, shard, 1); /* there is a pool */
+        if (rc == 0 && more[i] && (!word || (pz_peek(&shard->counts) >> 32) + more[i] > room || table->fill + more[i] > room))
+            rc = rebuild(proc, shard, more[i]);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static void batch_step(pz_proc *proc, pz_store *store, pz_list *list)
+{
+    pz_item *cell = pz_item_at(proc, list->places[list->done]);
+    pz_key key = key_in(proc, cell);
+    pz_shard *shard = pz_store_shard(proc, store, key.hash, pz_load(&store->root));
+    place at;
+    probe(proc, pz_peek(&shard->table), &key, &at);
+    const pz_item *old = at.cell ? pz_item_at(proc, at.cell) : NULL;
+    if (!(cell->flags & PZ_ITEM_REMOVE)) {
+        cell->order = old ? old->order : pz_add(&store->order, 1) + 1;
+        cell->stamp = pz_peek(&shard->version);
+    }
+    pz_change change;
+    pz_change_begin(&change, proc, shard, old && old->flags & PZ_ITEM_OBJECT);
+    if (!(cell->flags & PZ_ITEM_REMOVE)) {
+        put_in(&change, &at, key.hash, cell);
+    } else {
+        if (old)
+            take_out(&change, at.entry, at.slot);
+        pz_cell_give(&change, cell);
+    }
+    pz_set(&change, list->done, list->done + 1);
+    pz_change_end(&change);
+}
+
+static void set_versions(pz_proc *proc, pz_store *store, bool odd)
+{
+    for (uint32_t i = 0; i < pz_store_shards(store); i++) {
+        pz_shard *shard = pz_store_number(proc, store, i);
+        uint64_t version = pz_peek(&shard->version);
+        if ((version & 1) != odd)
+            pz_store(&shard->version, version + 1);
+    }
+    atomic_thread_fence(memory_order_release);
+}
+
+void pz_batch_finish(pz_proc *proc, pz_store *store)
+{
+    pz_list *list = pz_at(proc, store->batch);
+    set_versions(proc, store, true);
+    while (list->done < list->count)
+        batch_step(proc, store, list);
+    pz_change change;
+    pz_change_begin(&change, proc, pz_store_number(proc, store, 0), true);
+    pz_heap_free(proc, store->batch);
+    pz_set(&change, store->batch, 0);
+    pz_change_end(&change);
+    set_versions(proc, store, false);
+}
+
+int pz_dict_commit(pz_proc *proc, pz_store *store, const int64_t *cells, uint64_t count, pz_bulk *bulk)
+{
+    uint64_t offset;
+    if (count == 0)
+        return 0;
+    int rc = room_for_batch(proc, store, cells, count);
+    if (rc == 0)
+        rc = pz_block_draft(proc, sizeof(pz_list) + count * sizeof(uint64_t), sizeof(pz_list) - sizeof(pz_block), &offset);
+    if (rc < 0)
+        return rc;
+    pz_list *list = pz_at(proc, offset);
+    list->count = count;
+    memcpy(list->places, cells, count * sizeof *cells);
+    pz_change change;
+    pz_change_begin(&change, proc, pz_store_number(proc, store, 0), true);
+    pz_bulk_attach(&change, store, bulk);
+    pz_block_attach(&change, offset);
+    pz_set(&change, store->batch, offset);
+    pz_change_end(&change);
+    pz_batch_finish(proc, store);
+    return 0;
 }

@@ -292,63 +292,6 @@ int pz_seq_take(pz_proc *proc, pz_store *store, int64_t at, pz_value_out *out)
 
 /* ---- many at once ------------------------------------------------------------------------------------------------ */
 
-int pz_bulk_new(pz_proc *proc, uint64_t bytes, uint32_t objects, pz_bulk *bulk)
-{
-    *bulk = (pz_bulk){0};
-    if (bytes == 0)
-        return 0;
-    int rc = pz_parcel_new(proc, bytes, objects, &bulk->chunk);
-    if (rc < 0) {
-        bulk->chunk = 0;
-        return rc;
-    }
-    pz_parcel *chunk = pz_at(proc, bulk->chunk);
-    bulk->place = pz_offset(proc, pz_parcel_data(chunk));
-    bulk->end = bulk->place + bytes;
-    return 0;
-}
-
-int pz_bulk_add(pz_proc *proc, pz_bulk *bulk, const pz_value_in *value, uint64_t *cell)
-{
-    unsigned klass = class_for(value);
-    uint64_t bytes = pz_cell_bytes(klass);
-    if (bulk->end - bulk->place < bytes)
-        return -ENOSPC;
-    if (value->object) {
-        int rc = pz_parcel_carry(proc, bulk->chunk, value->object, value->gen);
-        if (rc < 0)
-            return rc;
-    }
-    *cell = bulk->place;
-    pz_cell_fill(pz_item_at(proc, *cell), klass, 0, 1, NULL, value);
-    bulk->place += bytes;
-    bulk->count++;
-    return 0;
-}
-
-void pz_bulk_drop(pz_proc *proc, pz_bulk *bulk)
-{
-    if (bulk->chunk)
-        pz_parcel_free(proc, bulk->chunk);
-    bulk->chunk = 0;
-}
-
-/* In a change with the heap: the cells, and the references that the chunk carried, are the store's. */
-static void attach_bulk(pz_change *change, pz_store *store, pz_bulk *bulk)
-{
-    if (!bulk->chunk)
-        return;
-    pz_parcel *chunk = pz_at(change->proc, bulk->chunk);
-    pz_pool *pool = pz_at(change->proc, change->shard->pool);
-    if (chunk->count)
-        store->objects = 1;
-    pz_block_attach(change, bulk->chunk);
-    pz_set(change, chunk->count, 0);
-    pz_set(change, chunk->spare[0], pool->head.spare[0]);
-    pz_set(change, pool->head.spare[0], bulk->chunk);
-    bulk->chunk = 0;
-}
-
 int pz_seq_extend(pz_proc *proc, pz_store *store, const int64_t *cells, uint64_t count, pz_bulk *bulk)
 {
     pz_shard *shard = &store->first;
@@ -362,7 +305,7 @@ int pz_seq_extend(pz_proc *proc, pz_store *store, const int64_t *cells, uint64_t
         *slot_of(&v, v.count + i) = (uint64_t)cells[i];
     pz_change change;
     pz_change_begin(&change, proc, shard, true);
-    attach_bulk(&change, store, bulk);
+    pz_bulk_attach(&change, store, bulk);
     pz_set_atomic(&change, shard->counts, counts_of(v.head, v.count + count));
     pz_change_end(&change);
     return 0;
@@ -401,7 +344,7 @@ int pz_seq_rebuild(pz_proc *proc, pz_store *store, const int64_t *cells, uint64_
     bool some = list->count > 0;
     pz_change change;
     pz_change_begin(&change, proc, shard, true);
-    attach_bulk(&change, store, bulk);
+    pz_bulk_attach(&change, store, bulk);
     publish(&change, offset, log, count);
     if (some) {
         pz_block_attach(&change, gone);

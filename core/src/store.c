@@ -99,12 +99,18 @@ void pz_store_split_end(pz_proc *proc, pz_store *store)
 
 static void repair(pz_proc *proc, pz_store *store, pz_shard *shard)
 {
-    pz_shard_repair(proc, shard);
+    pz_heap_settle(proc); /* which also decides whether there is a batch */
+    pz_shard_repair(proc, shard, store->batch != 0);
     if (shard == &store->first)
         pz_store_split_end(proc, store);
 }
 
-int pz_store_retry(pz_proc *proc, pz_store *store, uint64_t hash, pz_wait *wait, pz_shard **shard)
+static bool gate_is_shut(pz_store *store, bool change)
+{
+    return change && pz_load(&store->gate) & PZ_LOCKED;
+}
+
+int pz_store_retry(pz_proc *proc, pz_store *store, uint64_t hash, bool change, pz_wait *wait, pz_shard **shard)
 {
     for (;;) {
         pz_shard *found = pz_store_shard(proc, store, hash, pz_load(&store->root));
@@ -113,19 +119,50 @@ int pz_store_retry(pz_proc *proc, pz_store *store, uint64_t hash, pz_wait *wait,
             return rc;
         if (rc == 1)
             repair(proc, store, found);
-        if (PZ_LIKELY(found == pz_store_shard(proc, store, hash, pz_load(&store->root)))) {
+        bool shut = gate_is_shut(store, change);
+        if (PZ_LIKELY(found == pz_store_shard(proc, store, hash, pz_load(&store->root)) && !shut && !store->batch)) {
             *shard = found;
             return 0;
         }
+        bool unfinished = store->batch != 0;
         pz_mutex_unlock(proc, &found->lock);
+        if (unfinished) {
+            (void)pz_store_lock_all(proc, store, false);
+            pz_store_unlock_all(proc, store);
+        } else if (shut) {
+            return -EBUSY;
+        }
     }
 }
 
 int pz_store_await(pz_proc *proc, pz_store *store, uint64_t hash, pz_wait *wait)
 {
+    if (pz_load(&store->gate) & PZ_LOCKED) {
+        int rc = pz_mutex_await(proc, &store->gate, wait);
+        if (rc == 0 && wait->suspect && pz_mutex_retry(proc, &store->gate, wait) >= 0)
+            pz_group_end(proc, store); /* its owner died, and has changed nothing */
+        return rc;
+    }
     pz_shard *shard = pz_store_shard(proc, store, hash, pz_load(&store->root));
     pz_poke(&shard->waits, pz_peek(&shard->waits) + 1);
     return pz_mutex_await(proc, &shard->lock, wait);
+}
+
+int pz_group_begin(pz_proc *proc, pz_store *store, pz_wait *wait)
+{
+    int rc = pz_mutex_retry(proc, &store->gate, wait);
+    if (rc < 0)
+        return rc;
+    /* Who has come in before is done after this. */
+    (void)pz_store_lock_all(proc, store, false);
+    pz_store_unlock_all(proc, store);
+    return 0;
+}
+
+void pz_group_end(pz_proc *proc, pz_store *store)
+{
+    if (pz_swap(&store->gate, 0) & PZ_WAITERS)
+        proc->ops->futex_wake(&store->gate, INT32_MAX); /* they do not take it, so none would wake the next */
 }
 
 void pz_store_close(pz_proc *proc, pz_shard *shard)
@@ -135,7 +172,7 @@ void pz_store_close(pz_proc *proc, pz_shard *shard)
         pz_reap(proc);
 }
 
-void pz_store_lock_all(pz_proc *proc, pz_store *store)
+int pz_store_lock_all(pz_proc *proc, pz_store *store, bool change)
 {
     for (;;) {
         uint64_t root = pz_load(&store->root);
@@ -144,9 +181,16 @@ void pz_store_lock_all(pz_proc *proc, pz_store *store)
             if (pz_mutex_lock(proc, &shard->lock) == 1)
                 repair(proc, store, shard);
         }
-        if (PZ_LIKELY(root == pz_load(&store->root)))
-            return;
-        pz_mutex_unlock(proc, &store->first.lock);
+        if (PZ_UNLIKELY(root != pz_load(&store->root))) {
+            pz_mutex_unlock(proc, &store->first.lock);
+            continue;
+        }
+        if (PZ_UNLIKELY(store->batch))
+            pz_batch_finish(proc, store);
+        if (PZ_LIKELY(!gate_is_shut(store, change)))
+            return 0;
+        pz_store_unlock_all(proc, store);
+        return -EBUSY;
     }
 }
 
@@ -286,30 +330,36 @@ static void drop_trash(pz_proc *proc, pz_store *store)
     pz_tx_commit(proc);
 }
 
+/* The cells from list->done on, and the list. */
+static void drop_list(pz_proc *proc, uint64_t *place)
+{
+    if (!*place)
+        return;
+    pz_list *list = pz_at(proc, *place);
+    while (list->done < list->count) {
+        pz_item *cell = pz_item_at(proc, list->places[list->done]);
+        pz_tx(proc, list->done);
+        list->done++;
+        if (cell->flags & PZ_ITEM_OBJECT) {
+            pz_item_object what;
+            memcpy(&what, pz_item_value(cell), sizeof what);
+            pz_unref(proc, pz_block_at(proc, what.object));
+        }
+        pz_tx_commit(proc);
+    }
+    pz_heap_free(proc, *place);
+    pz_tx(proc, *place);
+    *place = 0;
+    pz_tx_commit(proc);
+}
+
 static void drop_shard(pz_proc *proc, pz_store *store, pz_shard *shard)
 {
     for (uint32_t i = pz_peek(&shard->journal); i-- > 0;)
         *(volatile uint64_t *)pz_at(proc, shard->undo[i].offset) = shard->undo[i].old;
     PZ_ORDER();
     pz_store(&shard->journal, 0);
-    if (shard->dead) {
-        pz_list *list = pz_at(proc, shard->dead);
-        while (list->count) {
-            pz_item *cell = pz_item_at(proc, list->places[list->count - 1]);
-            pz_tx(proc, list->count);
-            list->count--;
-            if (cell->flags & PZ_ITEM_OBJECT) {
-                pz_item_object what;
-                memcpy(&what, pz_item_value(cell), sizeof what);
-                pz_unref(proc, pz_block_at(proc, what.object));
-            }
-            pz_tx_commit(proc);
-        }
-        pz_heap_free(proc, shard->dead);
-        pz_tx(proc, shard->dead);
-        shard->dead = 0;
-        pz_tx_commit(proc);
-    }
+    drop_list(proc, &shard->dead);
     drop_parts(proc, store, (uint64_t *)&shard->table, (uint64_t *)&shard->counts, &shard->pool);
 }
 
@@ -323,6 +373,7 @@ void pz_store_drop(pz_proc *proc, pz_block *block)
         pz_tx_commit(proc);
     }
     drop_trash(proc, store);
+    drop_list(proc, &store->batch); /* a group that nobody finished */
     if (root) {
         if (pz_peek(&store->first.table)) {
             pz_heap_free(proc, pz_table_of(&store->first));
@@ -358,7 +409,7 @@ int pz_store_valid(pz_proc *proc, pz_store *store)
     for (uint32_t i = 0; i < pz_store_shards(store); i++) {
         pz_shard *shard = pz_store_number(proc, store, i);
         uint64_t word = pz_peek(&shard->table), counts = pz_peek(&shard->counts), entry = 0, found = 0, filled = 0;
-        if (pz_peek(&shard->journal) || pz_peek(&shard->version) & 1 || shard->dead)
+        if (pz_peek(&shard->journal) || pz_peek(&shard->version) & 1 || shard->dead || store->batch)
             return -EBUSY;
         if (!word) {
             if (counts)

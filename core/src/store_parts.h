@@ -31,6 +31,9 @@ static inline uint64_t pz_entry_place(uint64_t entry)
 /* The next item of a table, whatever became of its shard; NULL at the end. */
 pz_item *pz_cells_next(const pz_proc *proc, bool hashed, uint64_t table, uint64_t counts, uint64_t *entry);
 
+/* In all locks: puts in what a committed group still has to put in. */
+void pz_batch_finish(pz_proc *proc, pz_store *store);
+
 /* In the lock of the first shard: the shards that are pending become the root. */
 void pz_store_split_end(pz_proc *proc, pz_store *store);
 

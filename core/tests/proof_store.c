@@ -48,7 +48,7 @@ static pz_shard *open_for(uint64_t hash)
 {
     pz_wait wait = forever();
     pz_shard *shard;
-    while (pz_store_retry(&P, store, hash, &wait, &shard) < 0)
+    while (pz_store_retry(&P, store, hash, true, &wait, &shard) < 0)
         pz_store_await(&P, store, hash, &wait);
     return shard;
 }
@@ -92,7 +92,7 @@ static int get(uint32_t number, pz_value_out *out)
 
 static void clear(void)
 {
-    pz_store_lock_all(&P, store);
+    pz_store_lock_all(&P, store, false);
     must(pz_store_clear(&P, store) == 0);
     pz_store_unlock_all(&P, store);
     pz_store_sweep(&P, store);
@@ -117,7 +117,7 @@ static void start(enum pz_form form, uint64_t most)
 
 static void finish(void)
 {
-    pz_store_lock_all(&P, store);
+    pz_store_lock_all(&P, store, false);
     must(pz_store_valid(&P, store) == 0);
     pz_store_unlock_all(&P, store);
     pz_object_close(&P, &ref);
@@ -196,7 +196,7 @@ static void run_take_last(void)
     uint8_t space[512];
     uint64_t need;
     pz_ref object;
-    pz_store_lock_all(&P, store);
+    pz_store_lock_all(&P, store, false);
     must(pz_dict_take_last(&P, store, (pz_item *)space, sizeof space, &need, &object) == 1);
     pz_store_unlock_all(&P, store);
 }
@@ -214,7 +214,7 @@ static void check_dict(void)
     }
     must(is_after || (is_before && !done));
     /* Everything can be locked, and goes on. */
-    pz_store_lock_all(&P, store);
+    pz_store_lock_all(&P, store, false);
     must(pz_store_valid(&P, store) == 0);
     pz_store_unlock_all(&P, store);
     must(pz_store_count(&P, store) == (is_after ? count_after : count_before));
@@ -234,6 +234,36 @@ static void after_dict(void)
             is_after = after_it[i] ? get(i, &out) == 1 && is_value(&out, after_it[i]) : get(i, &out) == 0;
     must(pz_block_at(&P, thing.offset)->refs == 1 + things(is_after ? after_it : before));
     finish();
+}
+
+/* A group: two values are replaced, an object comes, another goes, a key that is not there is removed. */
+static void setup_group(void)
+{
+    setup_some(4);
+    expect(3, 120);
+    expect(9, THING);
+    expect(1, 0);
+    expect(0, 41);
+}
+
+static void run_group(void)
+{
+    static const uint32_t keys[] = {3, 9, 1, 0, 15}, values[] = {120, THING, 0, 41, 0};
+    int64_t cells[5];
+    pz_bulk bulk;
+    pz_wait wait = forever();
+    while (pz_group_begin(&P, store, &wait) < 0)
+        pz_store_await(&P, store, 0, &wait);
+    must(pz_bulk_new(&P, pz_bulk_bytes(124) + 2 * pz_bulk_bytes(45) + 2 * pz_bulk_bytes(20), 1, &bulk) == 0);
+    for (int i = 0; i < 5; i++) {
+        pz_key key = key_of(&keys[i]);
+        pz_value_in value = value_of(values[i]);
+        must(pz_bulk_add(&P, &bulk, &key, values[i] ? &value : NULL, (uint64_t *)&cells[i]) == 0);
+    }
+    must(pz_store_lock_all(&P, store, false) == 0);
+    must(pz_dict_commit(&P, store, cells, 5, &bulk) == 0);
+    pz_store_unlock_all(&P, store);
+    pz_group_end(&P, store);
 }
 
 /* ---- sequences ---------------------------------------------------------------------------------------------------- */
@@ -359,10 +389,10 @@ static int64_t two_new(pz_bulk *bulk, int64_t *cells)
     pz_value_in value = value_of(50), other;
     uint64_t cell;
     must(pz_bulk_new(&P, pz_bulk_bytes(50) + pz_bulk_bytes(16), 1, bulk) == 0);
-    must(pz_bulk_add(&P, bulk, &value, &cell) == 0);
+    must(pz_bulk_add(&P, bulk, NULL, &value, &cell) == 0);
     cells[0] = (int64_t)cell;
     other = value_of(THING);
-    must(pz_bulk_add(&P, bulk, &other, &cell) == 0);
+    must(pz_bulk_add(&P, bulk, NULL, &other, &cell) == 0);
     cells[1] = (int64_t)cell;
     return 2;
 }
@@ -462,7 +492,7 @@ static void check_many(void)
         }
         must(rc == 1);
     }
-    pz_store_lock_all(&P, store);
+    pz_store_lock_all(&P, store, false);
     must(pz_store_valid(&P, store) == 0);
     for (uint32_t shard = 0; shard < pz_store_shards(store); shard++) {
         uint64_t entry = 0;
@@ -480,7 +510,7 @@ static void check_many(void)
 static void check_cleared(void)
 {
     uint64_t count = pz_store_count(&P, store), found = 0;
-    pz_store_lock_all(&P, store);
+    pz_store_lock_all(&P, store, false);
     must(pz_store_valid(&P, store) == 0);
     count = pz_store_count(&P, store);
     for (uint32_t shard = 0; shard < pz_store_shards(store); shard++) {
@@ -538,11 +568,12 @@ static void after_drop(void)
 static const op put_first = DICT("put", setup_other_size, run_put);
 static const op put_thing_first = DICT("put", setup_to_thing, run_put);
 static const op take_first = DICT("take", setup_take_thing, run_take);
+static const op group_first = DICT("group", setup_group, run_group);
 static const op rebuild_first = LIST("rebuild", setup_rebuild, run_rebuild);
 
 static void run_look(void)
 {
-    pz_store_lock_all(&P, store);
+    pz_store_lock_all(&P, store, false);
     pz_store_unlock_all(&P, store);
 }
 
@@ -574,6 +605,7 @@ const op store_ops[] = {
     DICT("dict: take an object", setup_take_thing, run_take),
     DICT("dict: popitem", setup_take, run_take_last),
     DICT("dict: clear", setup_clear, clear),
+    DICT("dict: group", setup_group, run_group),
     {"dict: drop", setup_thing, before_drop, run_drop, NULL, check_nothing, after_drop, NULL, false},
     {"set: drop 16 shards", setup_thing, before_drop_many, run_drop, NULL, check_nothing, after_drop, NULL, false},
     {"set: 16 shards", setup_split_one, NULL, run_split, NULL, check_many, finish, NULL, false},
@@ -598,6 +630,7 @@ const op store_ops[] = {
     REPAIR("repair of a put", setup_other_size, &put_first, after_dict),
     REPAIR("repair of a put of an object", setup_to_thing, &put_thing_first, after_dict),
     REPAIR("repair of a take", setup_take_thing, &take_first, after_dict),
+    REPAIR("repair of a group", setup_group, &group_first, after_dict),
     REPAIR("repair of a rebuild", setup_rebuild, &rebuild_first, after_items),
     {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false},
 };

@@ -16,7 +16,7 @@ static void make(enum pz_form form, uint64_t most)
 
 static void unmake(void)
 {
-    pz_store_lock_all(&P, store);
+    pz_store_lock_all(&P, store, false);
     CHECK(pz_store_valid(&P, store) == 0);
     pz_store_unlock_all(&P, store);
     pz_object_close(&P, &ref);
@@ -38,7 +38,7 @@ static pz_shard *open_for(uint64_t hash)
 {
     pz_wait wait = forever();
     pz_shard *shard;
-    while (pz_store_retry(&P, store, hash, &wait, &shard) < 0)
+    while (pz_store_retry(&P, store, hash, true, &wait, &shard) < 0)
         pz_store_await(&P, store, hash, &wait);
     return shard;
 }
@@ -100,13 +100,13 @@ static void test_dict(void)
             model[number] = 0;
         }
         if (i % 5000 == 0) {
-            pz_store_lock_all(&P, store);
+            pz_store_lock_all(&P, store, false);
             CHECK(pz_store_valid(&P, store) == 0);
             pz_store_unlock_all(&P, store);
             CHECK(pz_store_count(&P, store) == count);
         }
         if (i == 150000) {
-            pz_store_lock_all(&P, store);
+            pz_store_lock_all(&P, store, false);
             CHECK(pz_store_clear(&P, store) == 0);
             pz_store_unlock_all(&P, store);
             pz_store_sweep(&P, store);
@@ -134,7 +134,7 @@ static void test_order(void)
     for (uint32_t i = 5000; i-- > 0;) {
         if (i % 3 == 0)
             continue;
-        pz_store_lock_all(&P, store);
+        pz_store_lock_all(&P, store, false);
         CHECK(pz_dict_take_last(&P, store, (pz_item *)space, 8, &need, &object) == -ENOBUFS);
         CHECK(pz_dict_take_last(&P, store, (pz_item *)space, sizeof space, &need, &object) == 1);
         pz_store_unlock_all(&P, store);
@@ -162,7 +162,7 @@ static void test_objects(void)
     pz_object_close(&P, &out.ref);
     for (uint32_t i = 0; i < 500; i++)
         CHECK(take(i, NULL) == (i != 1));
-    pz_store_lock_all(&P, store);
+    pz_store_lock_all(&P, store, false);
     CHECK(pz_store_clear(&P, store) == 0);
     pz_store_unlock_all(&P, store);
     pz_store_sweep(&P, store);
@@ -195,7 +195,7 @@ static void check_sequence(void)
     }
     CHECK(pz_seq_read(&P, store, items, &out) == 0);
     CHECK(pz_seq_read(&P, store, -(int64_t)items - 1, &out) == 0);
-    pz_store_lock_all(&P, store);
+    pz_store_lock_all(&P, store, false);
     CHECK(pz_store_valid(&P, store) == 0);
     pz_store_unlock_all(&P, store);
 }
@@ -240,7 +240,7 @@ static void test_sequence(void)
                     cells[n++] = -1 - (int64_t)i;
                 }
             for (uint32_t i = 0; i < 5; i++) {
-                CHECK(pz_bulk_add(&P, &bulk, &in, &cell) == 0);
+                CHECK(pz_bulk_add(&P, &bulk, NULL, &in, &cell) == 0);
                 model[n] = value;
                 cells[n++] = (int64_t)cell;
             }
@@ -285,7 +285,7 @@ static void test_bulk_objects(void)
     for (int round = 0; round < 3; round++) {
         CHECK(pz_bulk_new(&P, 50 * pz_bulk_bytes(sizeof(pz_item_object)), 50, &bulk) == 0);
         for (int i = 0; i < 50; i++)
-            CHECK(pz_bulk_add(&P, &bulk, &value, (uint64_t *)&cells[i]) == 0);
+            CHECK(pz_bulk_add(&P, &bulk, NULL, &value, (uint64_t *)&cells[i]) == 0);
         CHECK(pz_block_at(&P, lock.offset)->refs == (round ? 101u : 51u));
         pz_shard *shard = open_for(0);
         CHECK((round ? pz_seq_rebuild : pz_seq_extend)(&P, store, cells, 50, &bulk) == 0);
@@ -295,6 +295,52 @@ static void test_bulk_objects(void)
     unmake();
     CHECK(pz_block_at(&P, lock.offset)->refs == 1);
     pz_object_close(&P, &lock);
+    CHECK(memory().blocks == blocks);
+}
+
+/* ---- groups ------------------------------------------------------------------------------------------------------- */
+
+static void test_groups(void)
+{
+    static pz_value_out out;
+    static uint32_t present[KEYS];
+    uint64_t state = 521288629u, blocks = memory().blocks, count = 0;
+    make(PZ_FORM_DICT, UINT64_MAX);
+    for (uint32_t round = 0; round < 300; round++) {
+        int64_t cells[40];
+        uint32_t keys[40];
+        pz_bulk bulk;
+        pz_wait wait = forever();
+        CHECK(pz_group_begin(&P, store, &wait) == 0);
+        pz_shard *shard;
+        CHECK(pz_store_retry(&P, store, 0, true, &wait, &shard) == -EBUSY);
+        CHECK(pz_store_retry(&P, store, 0, false, &wait, &shard) == 0);
+        pz_store_close(&P, shard);
+        CHECK(pz_store_lock_all(&P, store, true) == -EBUSY);
+        CHECK(pz_bulk_new(&P, 40 * pz_bulk_bytes(104), 0, &bulk) == 0);
+        for (uint32_t i = 0; i < 40; i++) {
+            keys[i] = next_random(&state) % KEYS;
+            pz_key key = key_of(&keys[i]);
+            pz_value_in value = text(filler, round % 100);
+            bool removes = next_random(&state) % 4 == 0;
+            CHECK(pz_bulk_add(&P, &bulk, &key, removes ? NULL : &value, (uint64_t *)&cells[i]) == 0);
+            count += !removes - (uint64_t)(present[keys[i]] != 0);
+            present[keys[i]] = removes ? 0 : round % 100 + 1;
+        }
+        CHECK(pz_store_lock_all(&P, store, false) == 0);
+        CHECK(pz_dict_commit(&P, store, cells, 40, &bulk) == 0);
+        CHECK(pz_store_valid(&P, store) == 0);
+        pz_store_unlock_all(&P, store);
+        pz_group_end(&P, store);
+        CHECK(pz_store_count(&P, store) == count);
+        if (round % 10 == 0)
+            for (uint32_t i = 0; i < KEYS; i++) {
+                CHECK(get(i, &out) == (present[i] != 0));
+                CHECK(!present[i] || out.length == present[i] - 1);
+            }
+    }
+    CHECK(pz_store_shards(store) == 1 && count > 2000);
+    unmake();
     CHECK(memory().blocks == blocks);
 }
 
@@ -334,7 +380,7 @@ static void test_readers(void)
         if (i % 7 == 0)
             take(i % 8, NULL);
         if (i % 5000 == 0) {
-            pz_store_lock_all(&P, store);
+            pz_store_lock_all(&P, store, false);
             pz_store_clear(&P, store);
             pz_store_unlock_all(&P, store);
         }
@@ -356,6 +402,7 @@ int main(void)
     RUN(test_sequence);
     RUN(test_deque);
     RUN(test_bulk_objects);
+    RUN(test_groups);
     RUN(test_readers);
     end();
     return 0;

@@ -29,7 +29,8 @@
 #define PZ_KEY_MAX 16384u  /* bytes of an encoded key, */
 #define PZ_VALUE_MAX 4096u /* and of a value in a cell; larger ones are objects of their own */
 #define PZ_CELL_CLASSES 44u
-#define PZ_ITEM_OBJECT 1u /* flag: the value is an object, by reference */
+#define PZ_ITEM_OBJECT 1u /* flags: the value is an object, by reference; */
+#define PZ_ITEM_REMOVE 2u /* in a batch: the key is to be removed */
 
 enum pz_form { PZ_FORM_DICT = 1, PZ_FORM_SET, PZ_FORM_NAMESPACE, PZ_FORM_LIST, PZ_FORM_DEQUE };
 
@@ -57,6 +58,8 @@ typedef struct pz_store { /* PZ_STORE */
     pz_u64 root;      /* the block with the shards, 0 as long as there is only the first */
     uint64_t pending; /* the same just before it is root */
     uint64_t trash;   /* a block that lists tables and pools that are still to be freed */
+    uint64_t batch;   /* a block that lists cells that are still to be put in: a group that has been committed */
+    pz_u32 gate;      /* a mutex: somebody has a group of changes, others wait with theirs */
     pz_u64 retries;   /* reads that had to start again */
     pz_shard first;
 } pz_store;
@@ -116,18 +119,24 @@ uint64_t pz_hash(const pz_proc *proc, uint8_t type, const void *data, uint32_t l
 
 /* ---- locks: between open and close of a shard the caller holds the GIL (or its like) all the time ------------------ */
 
-/* The shard of a hash, locked: 0, or -EBUSY: wait with pz_store_await (0, -EINTR, -ETIMEDOUT) and try again. */
-int pz_store_retry(pz_proc *proc, pz_store *store, uint64_t hash, pz_wait *wait, pz_shard **shard);
+/* The shard of a hash, locked, to `change` it or to look: 0, or -EBUSY: wait with pz_store_await (0, -EINTR, -ETIMEDOUT)
+ * and try again. */
+int pz_store_retry(pz_proc *proc, pz_store *store, uint64_t hash, bool change, pz_wait *wait, pz_shard **shard);
 int pz_store_await(pz_proc *proc, pz_store *store, uint64_t hash, pz_wait *wait);
 /* Unlocks; then destroys objects that lost their last reference. */
 void pz_store_close(pz_proc *proc, pz_shard *shard);
-/* All shards, for snapshots and clear: blocks. */
-void pz_store_lock_all(pz_proc *proc, pz_store *store);
+/* All shards, for snapshots, clear and groups: blocks, for others are quick. To `change`: -EBUSY, as pz_store_retry. */
+int pz_store_lock_all(pz_proc *proc, pz_store *store, bool change);
 void pz_store_unlock_all(pz_proc *proc, pz_store *store);
 /* Empties the store; inside pz_store_lock_all. */
 int pz_store_clear(pz_proc *proc, pz_store *store);
 /* Frees what a clear took out; outside of all locks. */
 void pz_store_sweep(pz_proc *proc, pz_store *store);
+
+/* A group of changes: from begin to end nobody else changes the store. 0, or -EBUSY: pz_store_await, and again. What the
+ * group changes is committed with pz_dict_commit or pz_seq_rebuild; who dies in between has changed nothing. */
+int pz_group_begin(pz_proc *proc, pz_store *store, pz_wait *wait);
+void pz_group_end(pz_proc *proc, pz_store *store);
 
 /* Inside the locks: the next item from *entry on (in the order of the table), or NULL. */
 pz_item *pz_store_walk(pz_proc *proc, pz_store *store, uint32_t shard, uint64_t *entry);
@@ -135,6 +144,22 @@ uint32_t pz_store_shards(const pz_store *store);
 pz_shard *pz_store_number(const pz_proc *proc, pz_store *store, uint32_t number);
 /* Bytes of the arena that it takes, without the objects among its values. */
 uint64_t pz_store_bytes(const pz_proc *proc, const pz_store *store);
+
+/* Many values at once, made outside of any lock: a chunk with a cell for each. */
+typedef struct pz_bulk {
+    uint64_t chunk, place, end; /* offsets; 0: nothing */
+    uint64_t count;
+} pz_bulk;
+int pz_bulk_new(pz_proc *proc, uint64_t bytes, uint32_t objects, pz_bulk *bulk);
+/* Room for a cell with so many bytes of key, extra and value. */
+static inline uint64_t pz_bulk_bytes(uint64_t length)
+{
+    return ((uint64_t)sizeof(pz_item) + length + length / 4 + 63) & ~UINT64_C(15); /* at least the cell's class */
+}
+/* Adds a value, for hashed stores with its key; *cell is its place. No value: the key is to be removed. -ESTALE: the
+ * object is gone. */
+int pz_bulk_add(pz_proc *proc, pz_bulk *bulk, const pz_key *key, const pz_value_in *value, uint64_t *cell);
+void pz_bulk_drop(pz_proc *proc, pz_bulk *bulk);
 
 /* ---- hashed stores ------------------------------------------------------------------------------------------------ */
 
@@ -151,6 +176,10 @@ int pz_dict_take(pz_proc *proc, pz_store *store, pz_shard *shard, const pz_key *
  * for `room` bytes; -ENOBUFS: *need says how much is wanted). 1, or 0 empty. */
 int pz_dict_take_last(pz_proc *proc, pz_store *store, pz_item *cell, uint64_t room, uint64_t *need, pz_ref *object);
 
+/* Inside pz_store_lock_all: puts `count` cells of the bulk in and takes out what they say: for readers all at once, and
+ * after a death none or all. 0, -ENOMEM (nothing has changed). The bulk belongs to the store then. */
+int pz_dict_commit(pz_proc *proc, pz_store *store, const int64_t *cells, uint64_t count, pz_bulk *bulk);
+
 /* ---- sequences: inside the lock, but for pz_seq_read --------------------------------------------------------------- */
 
 /* Without a lock; as pz_dict_read; `index` may be negative, 0: out of range. */
@@ -161,20 +190,6 @@ int pz_seq_set(pz_proc *proc, pz_store *store, int64_t index, const pz_value_in 
 /* Inserts before `index`, 0 <= index <= count. A full deque loses the item at the other end. */
 int pz_seq_insert(pz_proc *proc, pz_store *store, uint64_t index, const pz_value_in *value);
 int pz_seq_take(pz_proc *proc, pz_store *store, int64_t index, pz_value_out *out);
-
-/* Many values at once, made outside of any lock: a chunk with a cell for each. */
-typedef struct pz_bulk {
-    uint64_t chunk, place, end; /* offsets; 0: nothing */
-    uint64_t count;
-} pz_bulk;
-int pz_bulk_new(pz_proc *proc, uint64_t bytes, uint32_t objects, pz_bulk *bulk);
-static inline uint64_t pz_bulk_bytes(uint32_t length)
-{
-    return ((uint64_t)sizeof(pz_item) + length + length / 4 + 63) & ~UINT64_C(15); /* at least the cell's class */
-}
-/* Adds a value; *cell is its place. -ESTALE: the object is gone. */
-int pz_bulk_add(pz_proc *proc, pz_bulk *bulk, const pz_value_in *value, uint64_t *cell);
-void pz_bulk_drop(pz_proc *proc, pz_bulk *bulk);
 
 /* Adds the cells of the bulk, `count` places, at the right end. 0, -ENOMEM. The bulk belongs to the store then. */
 int pz_seq_extend(pz_proc *proc, pz_store *store, const int64_t *cells, uint64_t count, pz_bulk *bulk);
