@@ -82,6 +82,7 @@ def test_tour(method: str | None) -> None:
     assert "  > hello bob" in lines
     assert lines.count("  > [42, None, 'hello']") == 2
     assert {f"  > hello world {number}" for number in range(10)} <= set(lines)
+    assert "  > SharedArray('i', [0, -1, -2, -3, -4, -5, -6, -7, -8, -9])" in lines
     assert any(line.startswith("worker 2") for line in lines)
     assert "FAILED" not in done.stdout
     assert (f"set_start_method({method!r})" in done.stdout) is (method is not None)

@@ -72,7 +72,38 @@ if __name__ == '__main__':
         Process(target=f, args=[lock, num]).start()
 """
 
-PROGRAMS = {"process": PROCESS, "queue": QUEUE, "pipe": PIPE, "lock": LOCK}
+SHARED_MEMORY = """\
+from processing import Process, LocalManager
+
+def f(n, s, a):
+    n.value = 42
+    s.value = (0.75, 'hello')
+    for i in range(len(a)):
+        a[i] = -a[i]
+
+if __name__ == '__main__':
+    manager = LocalManager()
+
+    number = manager.SharedValue('i', 0)
+    struct = manager.SharedStruct('d256p', (0.0, ''))
+    array = manager.SharedArray('i', range(10))
+
+    p = Process(target=f, args=[number, struct, array])
+    p.start()
+    p.join()
+
+    print(number)
+    print(struct)
+    print(array)
+"""
+
+PRINTED = """\
+SharedValue('i', 42)
+SharedStruct('d256p', (0.75, 'hello'))
+SharedArray('i', [0, -1, -2, -3, -4, -5, -6, -7, -8, -9])
+"""
+
+PROGRAMS = {"process": PROCESS, "queue": QUEUE, "pipe": PIPE, "lock": LOCK, "shared memory": SHARED_MEMORY}
 
 METHODS = pytest.mark.parametrize("method", [None, "fork", "forkserver", "spawn"])
 
@@ -123,6 +154,11 @@ def test_lock_is_what_keeps_the_lines_apart(method: str | None, tmp_path: Path) 
     assert pieces != LOCK
     lines = run(pieces, method, tmp_path).splitlines()
     assert sorted(lines) == [f"hello world {number}" for number in range(10)]
+
+
+@METHODS
+def test_shared_memory(method: str | None, tmp_path: Path) -> None:
+    assert run(SHARED_MEMORY, method, tmp_path) == PRINTED
 
 
 def test_the_tour_shows_these_programs() -> None:

@@ -51,6 +51,11 @@ PROGRAMS = (
         "Only one process prints at a time, in whatever order they come. Nobody joins the ten processes: the program\n"
         "waits for its children when it ends.",
     ),
+    Program(
+        "shared_memory.py",
+        "Shared memory",
+        "LocalManager makes values, structs and arrays that processes use at the speed of memory. There is no server.",
+    ),
 )
 
 
