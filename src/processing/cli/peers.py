@@ -19,6 +19,8 @@ PEERS = {
     "threads": "threading",
     "multiprocessing": "multiprocessing",
     "faster-fifo": "faster_fifo",
+    "array": "array",
+    "list": "builtins",
 }
 
 IMPORTS = {
@@ -75,8 +77,20 @@ def kit_of(peer: str) -> Any:
         queue = importlib.import_module("faster_fifo").Queue
         # Its ring has one size for good; the default (1 MB) holds no large array.
         return Kit(peer, multiprocessing, Queue=queue, LargeQueue=lambda: queue(max_size_bytes=192 << 20))
+    if peer == "array":
+        import array
+
+        return SimpleNamespace(name=peer, SharedArray=array.array)
+    if peer == "list":
+        return SimpleNamespace(name=peer, SharedArray=lambda typecode, items: list(items))
     module = importlib.import_module(PEERS[peer])
     if peer == "multiprocessing":
-        # The kernel's queues have no likeness there: the nearest is measured.
-        return Kit(peer, module, PosixQueue=module.get_context("fork").Queue)
+        # The kernel's queues have no likeness there: the nearest is measured. Others have another name.
+        context = module.get_context("fork")
+        return Kit(
+            peer, module, PosixQueue=context.Queue, SharedArray=context.Array, SharedValue=context.Value
+        )
+    if peer == "processing":
+        manager = module.LocalManager()
+        return Kit(peer, module, SharedArray=manager.SharedArray, SharedValue=manager.SharedValue)
     return Kit(peer, module)

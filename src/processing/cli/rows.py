@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import loops
+from . import loops, loops_values
 
 __all__ = ["GROUPS", "ROWS", "STANDARD_LIBRARY", "Bar", "Row", "select"]
 
@@ -33,6 +33,7 @@ GROUPS = {
     "arrays": Group("numpy arrays of 64 MiB, GiB per second", "GiB/s"),
     "locks": Group("Acquires and releases of a lock, per second"),
     "waking": Group("Two processes or threads that wait for each other in turn, waits per second"),
+    "values": Group("Shared numbers read, written and updated under their lock, per second"),
     "starts": Group("Processes started and joined, per second"),
     "imports": Group("Time to import, milliseconds", "ms"),
 }
@@ -91,6 +92,12 @@ def _things(name: str, threads: str | None = None, others: Mapping[str, str] | N
     things["multiprocessing"] = f"multiprocessing.{name}"
     things.update(others or {})
     return things
+
+
+def _sequences(what: str) -> dict[str, str]:
+    """Sequences of numbers: the standard library's shared one, and two that are not shared."""
+    names = {"multiprocessing": "multiprocessing.Array", "array": "array.array", "list": "list"}
+    return {peer: what.format(name) for peer, name in names.items()}
 
 
 FIFO = {"faster-fifo": "faster_fifo.Queue"}
@@ -226,6 +233,44 @@ ROWS = (
     ),
     Row("event", "waking", loops.event, _things("Event", "threading.Event"), count=1000, scale=2),
     Row("barrier", "waking", loops.barrier, _things("Barrier", "threading.Barrier"), count=1000, scale=2),
+    Row(
+        "shared-array-read",
+        "values",
+        loops_values.array_read,
+        {"processing": "processing SharedArray, a[5]", **_sequences("{}, a[5]")},
+        (Bar(MP, 15), Bar("array", 0.9)),
+        count=100_000,
+    ),
+    Row(
+        "shared-array-write",
+        "values",
+        loops_values.array_write,
+        {"processing": "processing SharedArray, a[5] = 7", **_sequences("{}, a[5] = 7")},
+        (Bar(MP, 12), Bar("array", 0.9)),
+        count=100_000,
+    ),
+    Row(
+        "shared-value-read",
+        "values",
+        loops_values.value_read,
+        {
+            "processing": "processing SharedValue, v.value",
+            "multiprocessing": "multiprocessing.Value, v.value",
+        },
+        (Bar(MP, 2.5),),
+        count=100_000,
+    ),
+    Row(
+        "shared-value-update",
+        "values",
+        loops_values.value_update,
+        {
+            "processing": "processing SharedValue, += 1 under its lock",
+            "multiprocessing": "multiprocessing.Value, += 1 under its lock",
+        },
+        (Bar(MP, 4),),
+        count=30_000,
+    ),
     Row(
         "start-fork",
         "starts",
