@@ -328,20 +328,22 @@ def test_only_numbers_are_added() -> None:
     assert letters == [b"z", b"y"]
 
 
-def add_everywhere(number: int, shared: Any, times: int) -> None:
+def add_everywhere(number: int, shared: Any, times: int, together: Any) -> None:
+    together.wait()
     for turn in range(times):
         shared.add(turn % len(shared), 1)
 
 
 def test_no_addition_is_lost(start_method: Any) -> None:
-    shared = SharedArray("h", 3)
-    with children(start_method, 3, add_everywhere, shared, 3000) as processes:
-        add_everywhere(0, shared, 3000)
+    shared, together = SharedArray("H", 3), processing.Barrier(4)
+    with children(start_method, 3, add_everywhere, shared, 9000, together) as processes:
+        add_everywhere(0, shared, 9000, together)
         ended(*processes)
-    assert shared == [4000, 4000, 4000]
+    assert shared == [12_000, 12_000, 12_000]
 
 
-def add_under_lock(number: int, shared: Any, times: int) -> None:
+def add_under_lock(number: int, shared: Any, times: int, together: Any) -> None:
+    together.wait()
     for _ in range(times):
         with shared:
             shared[0] += 1
@@ -349,16 +351,17 @@ def add_under_lock(number: int, shared: Any, times: int) -> None:
 
 
 def test_updates_under_the_lock(start_method: Any) -> None:
-    shared = SharedArray("i", 2)
-    with children(start_method, 3, add_under_lock, shared, 1000) as processes:
-        add_under_lock(0, shared, 1000)
+    shared, together = SharedArray("i", 2), processing.Barrier(4)
+    with children(start_method, 3, add_under_lock, shared, 2000, together) as processes:
+        add_under_lock(0, shared, 2000, together)
         ended(*processes)
-    assert shared == [4000, -4000]
+    assert shared == [8000, -8000]
 
 
 def test_threads() -> None:
     shared = SharedArray("q", 3)
-    threads = [threading.Thread(target=add_everywhere, args=(0, shared, 6000)) for _ in range(4)]
+    together = threading.Barrier(4)
+    threads = [threading.Thread(target=add_everywhere, args=(0, shared, 6000, together)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -376,23 +376,25 @@ def test_one_step_of_records(format: str) -> None:
             value.add(1)
 
 
-def count_up(number: int, value: Any, times: int) -> None:
+def count_up(number: int, value: Any, times: int, together: Any) -> None:
+    together.wait()
     for _ in range(times):
         value.add(1)
 
 
 @pytest.mark.parametrize("format", ["i", ">H", "q", "d"])
 def test_no_addition_is_lost(start_method: Any, format: str) -> None:
-    value = SharedValue(format)
-    with children(start_method, 3, count_up, value, 4000) as processes:
-        count_up(0, value, 4000)
+    value, together = SharedValue(format), processing.Barrier(4)
+    with children(start_method, 3, count_up, value, 10_000, together) as processes:
+        count_up(0, value, 10_000, together)
         ended(*processes)
-    assert value.value == 16_000
+    assert value.value == 40_000
 
 
 def test_no_addition_of_a_thread_is_lost() -> None:
     value = SharedValue("i")
-    threads = [threading.Thread(target=count_up, args=(0, value, 5000)) for _ in range(4)]
+    together = threading.Barrier(4)
+    threads = [threading.Thread(target=count_up, args=(0, value, 5000, together)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -403,7 +405,8 @@ def test_no_addition_of_a_thread_is_lost() -> None:
 # ---- The lock -------------------------------------------------------------------------------------------------------
 
 
-def count_under_lock(number: int, value: Any, times: int) -> None:
+def count_under_lock(number: int, value: Any, times: int, together: Any) -> None:
+    together.wait()
     for turn in range(times):
         if turn % 2:
             with value:
@@ -414,11 +417,11 @@ def count_under_lock(number: int, value: Any, times: int) -> None:
 
 
 def test_updates_under_the_lock(start_method: Any) -> None:
-    value = SharedValue("i")
-    with children(start_method, 3, count_under_lock, value, 1500) as processes:
-        count_under_lock(0, value, 1500)
+    value, together = SharedValue("i"), processing.Barrier(4)
+    with children(start_method, 3, count_under_lock, value, 3000, together) as processes:
+        count_under_lock(0, value, 3000, together)
         ended(*processes)
-    assert value.value == 6000
+    assert value.value == 12_000
 
 
 def test_the_lock_is_one_for_all() -> None:

@@ -156,7 +156,9 @@ PyObject *pz_items_list(PzValues *self, Py_ssize_t start, Py_ssize_t count, Py_s
 
 static bool array_has(char letter)
 {
-    return strchr(PY_VERSION_HEX >= 0x030D0000 ? "bBuwhHiIlLqQfd" : "bBuhHiIlLqQfd", letter) != NULL;
+    if (letter == 'u')
+        return PY_VERSION_HEX < 0x03100000;
+    return strchr(PY_VERSION_HEX >= 0x030D0000 ? "bBwhHiIlLqQfd" : "bBhHiIlLqQfd", letter) != NULL;
 }
 
 /* An array.array, as slices of array.array are; a list for the typecodes that it does not have. */

@@ -155,8 +155,6 @@ class _Codec:
 
     def unpack(self, data: bytes) -> tuple[Any, ...]:
         values = self.struct.unpack(data)
-        if not any(is_text for _, _, _, is_text in self.strings):
-            return values
         ready = list(values)
         for place, letter, _, is_text in self.strings:
             if is_text:
@@ -186,7 +184,9 @@ def _codec_of(handle: SharedValue | SharedStruct) -> tuple[Callable[[Any], bytes
     texts = [mark == ord("t") for mark in marks]
     single = isinstance(handle, SharedValue)
     codec = _Codec(type(handle).__name__, format.decode("ascii"), texts)
-    return (codec.pack_one, codec.unpack_one) if single else (codec.pack, codec.unpack)
+    if single:
+        return codec.pack_one, codec.unpack_one
+    return codec.pack, codec.unpack if any(texts) else codec.struct.unpack
 
 
 def _new_record(cls: type[Any], format: str, fields: list[tuple[str, int]], size: int, values: Any) -> Any:
