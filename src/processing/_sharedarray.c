@@ -167,10 +167,8 @@ static PyObject *array_compare(PyObject *self, PyObject *other, int op)
 {
     bool ours = PyObject_TypeCheck(other, &pz_SharedArrayType);
     if (!ours && !PyList_Check(other) && !PyTuple_Check(other) && !PyRange_Check(other)) {
-        PyObject *module = PyImport_ImportModule("array"), *type = module ? PyObject_GetAttrString(module, "array") : NULL;
+        PyObject *type = pz_array_type();
         int is_array = type ? PyObject_IsInstance(other, type) : -1;
-        Py_XDECREF(type);
-        Py_XDECREF(module);
         if (is_array < 0)
             return NULL;
         if (!is_array)

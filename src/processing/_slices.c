@@ -12,6 +12,52 @@ typedef struct run { /* items on their way in: private memory */
     Py_ssize_t count, room;
 } run;
 
+/* ---- one after the other ----------------------------------------------------------------------------------------- */
+
+static inline void item_in(void *to, const uint8_t *from, unsigned size)
+{
+    uint64_t bits = 0; /* the low bytes come first on the machines that we run on */
+    memcpy(&bits, from, size);
+    pz_bits_store(to, size, bits);
+}
+
+static inline void item_out(uint8_t *to, const void *from, unsigned size)
+{
+    uint64_t bits = pz_bits_load(from, size);
+    memcpy(to, &bits, size);
+}
+
+/* Neighbours go eight bytes at a time: an aligned word holds whole items. */
+static void copy_in(PzValues *self, Py_ssize_t start, Py_ssize_t count, Py_ssize_t step, const uint8_t *from)
+{
+    unsigned size = self->size;
+    Py_ssize_t i = 0;
+    if (step == 1) {
+        uint8_t *to = pz_values_at(self, start);
+        for (; i < count && ((uintptr_t)to & 7); i++, to += size, from += size)
+            item_in(to, from, size);
+        for (Py_ssize_t items = 8 / size; i + items <= count; i += items, to += 8, from += 8)
+            item_in(to, from, 8);
+    }
+    for (; i < count; i++, from += size)
+        item_in(pz_values_at(self, start + i * step), from, size);
+}
+
+static void copy_out(PzValues *self, Py_ssize_t start, Py_ssize_t count, Py_ssize_t step, uint8_t *to)
+{
+    unsigned size = self->size;
+    Py_ssize_t i = 0;
+    if (step == 1) {
+        const uint8_t *from = pz_values_at(self, start);
+        for (; i < count && ((uintptr_t)from & 7); i++, to += size, from += size)
+            item_out(to, from, size);
+        for (Py_ssize_t items = 8 / size; i + items <= count; i += items, to += 8, from += 8)
+            item_out(to, from, 8);
+    }
+    for (; i < count; i++, to += size)
+        item_out(to, pz_values_at(self, start + i * step), size);
+}
+
 /* ---- many items, in -------------------------------------------------------------------------------------------- */
 
 static int make_room(run *items, Py_ssize_t count, unsigned size)
@@ -99,13 +145,6 @@ static int collect(run *items, uint8_t code, PyObject *values)
     return PyErr_Occurred() ? -1 : 0;
 }
 
-static void store_run(PzValues *self, Py_ssize_t start, Py_ssize_t step, const run *items)
-{
-    unsigned size = self->size;
-    for (Py_ssize_t i = 0; i < items->count; i++)
-        pz_bits_store(pz_values_at(self, start + i * step), size, pz_bits_load(items->data + (size_t)i * size, size));
-}
-
 int pz_slice_set(PzValues *self, PyObject *key, PyObject *values)
 {
     run items = {NULL, 0, 0};
@@ -114,7 +153,7 @@ int pz_slice_set(PzValues *self, PyObject *key, PyObject *values)
     if (rc == 0 && (rc = pz_values_need(self)) == 0 && (rc = PySlice_Unpack(key, &start, &stop, &step)) == 0) {
         count = PySlice_AdjustIndices(self->count, &start, &stop, step);
         if (count == items.count) {
-            store_run(self, start, step, &items);
+            copy_in(self, start, count, step, items.data);
         } else {
             PyErr_Format(PyExc_ValueError, "cannot assign %zd items to a slice of %zd: a SharedArray has a fixed length",
                          items.count, count);
@@ -133,11 +172,7 @@ PyObject *pz_items_bytes(PzValues *self, Py_ssize_t start, Py_ssize_t count, Py_
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)size);
     if (!bytes)
         return NULL;
-    char *to = PyBytes_AS_STRING(bytes);
-    for (Py_ssize_t i = 0; i < count; i++) {
-        uint64_t bits = pz_bits_load(pz_values_at(self, start + i * step), size);
-        memcpy(to + (size_t)i * size, &bits, size); /* the low bytes come first on the machines that we run on */
-    }
+    copy_out(self, start, count, step, (uint8_t *)PyBytes_AS_STRING(bytes));
     return bytes;
 }
 
@@ -161,6 +196,17 @@ static bool array_has(char letter)
     return strchr(PY_VERSION_HEX >= 0x030D0000 ? "bBwhHiIlLqQfd" : "bBhHiIlLqQfd", letter) != NULL;
 }
 
+PyObject *pz_array_type(void)
+{
+    static PyObject *type;
+    if (!type) {
+        PyObject *module = PyImport_ImportModule("array");
+        type = module ? PyObject_GetAttrString(module, "array") : NULL;
+        Py_XDECREF(module);
+    }
+    return type;
+}
+
 /* An array.array, as slices of array.array are; a list for the typecodes that it does not have. */
 PyObject *pz_slice_get(PzValues *self, PyObject *key)
 {
@@ -171,9 +217,8 @@ PyObject *pz_slice_get(PzValues *self, PyObject *key)
     char letter = pz_typecode(self);
     if (!array_has(letter))
         return pz_items_list(self, start, count, step);
-    PyObject *module = PyImport_ImportModule("array"), *bytes = pz_items_bytes(self, start, count, step);
-    PyObject *result = module && bytes ? PyObject_CallMethod(module, "array", "CO", letter, bytes) : NULL;
-    Py_XDECREF(module);
+    PyObject *type = pz_array_type(), *bytes = type ? pz_items_bytes(self, start, count, step) : NULL;
+    PyObject *result = bytes ? PyObject_CallFunction(type, "CO", letter, bytes) : NULL;
     Py_XDECREF(bytes);
     return result;
 }
@@ -191,12 +236,7 @@ PyObject *pz_items_frombytes(PzValues *self, PyObject *buffer)
         PyBuffer_Release(&view);
         return NULL;
     }
-    unsigned size = self->size;
-    for (Py_ssize_t i = 0; i < self->count; i++) {
-        uint64_t bits = 0;
-        memcpy(&bits, (const char *)view.buf + (size_t)i * size, size);
-        pz_bits_store(pz_values_at(self, i), size, bits);
-    }
+    copy_in(self, 0, self->count, 1, view.buf);
     PyBuffer_Release(&view);
     Py_RETURN_NONE;
 }

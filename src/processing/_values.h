@@ -46,6 +46,7 @@ static inline char pz_typecode(PzValues *self)
 PyObject *pz_items_list(PzValues *self, Py_ssize_t start, Py_ssize_t count, Py_ssize_t step);
 PyObject *pz_items_bytes(PzValues *self, Py_ssize_t start, Py_ssize_t count, Py_ssize_t step);
 PyObject *pz_items_frombytes(PzValues *self, PyObject *buffer);
+PyObject *pz_array_type(void); /* array.array, borrowed */
 PyObject *pz_slice_get(PzValues *self, PyObject *key);
 int pz_slice_set(PzValues *self, PyObject *key, PyObject *values);
 

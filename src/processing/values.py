@@ -111,6 +111,11 @@ class _Codec:
     def pack(self, values: Any) -> bytes:
         if not isinstance(values, (tuple, list)):
             raise TypeError(f"{self} takes a tuple, not {type(values).__name__}")
+        if not self.strings:
+            try:
+                return self.struct.pack(*values)
+            except (struct.error, OverflowError):
+                pass  # it is said below what is wrong
         if len(values) != len(self.fields):
             raise ValueError(f"{self} has {len(self.fields)} values, not {len(values)}: {values!r}")
         ready = list(values)
