@@ -22,11 +22,13 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"_native"}),  # also makes the base type of handles (_handle.h)
     frozenset({"_program"}),
     frozenset({"util", "reduction"}),
-    frozenset({"_sync", "_message", "_posixqueue"}),
-    frozenset({"_ring"}),
-    frozenset({"_channel"}),
+    frozenset({"_sync", "_message", "_posixqueue", "keys"}),
+    frozenset({"_ring", "_memory", "_store"}),
+    frozenset({"_channel", "_cells", "_key"}),
+    frozenset({"_dict", "_sequence"}),
+    frozenset({"groups"}),
     frozenset({"synchronize", "memory"}),
-    frozenset({"queues", "doorbell", "posixqueue", "values"}),
+    frozenset({"queues", "doorbell", "posixqueue", "values", "arrays", "sharing"}),
     frozenset({"connection"}),
     frozenset({"_this"}),
     frozenset({"_this", "process", "spawn", "popen_fork", "popen_spawn", "forkserver", "popen_forkserver"}),
@@ -39,6 +41,9 @@ LAYERS: tuple[frozenset[str], ...] = (
 # (importer, imported): why this one may point upwards. Such an import is inside a function, never at the top.
 UPWARDS: dict[tuple[str, str], str] = {
     ("_failures", "_program"): "an out-of-memory message says how much is in use",
+    ("_store", "containers"): "a value that is a container is given back as a handle of its class",
+    ("_store", "groups"): "`with container:` begins a group",
+    ("_store", "sharing"): "a large value is given back through what share() makes",
     ("synchronize", "process"): "the repr of a lock names the process that holds it",
 }
 

@@ -1,6 +1,8 @@
 # Messages, for the ring binding.
 from libc.stdint cimport uint8_t, uint64_t
 
+from processing.pz cimport Handle, pz_ref
+
 cdef extern from "_encode.h" nogil:
     enum: PZ_VALUE_PICKLE, PZ_VALUE_RAW, PZ_VALUE_BUFFERS, PZ_VALUE_BYTES
     ctypedef struct pz_encoded:
@@ -21,3 +23,6 @@ cdef class Message:
 
 cdef Message make_message(object value, object who)
 cdef object from_parcel(uint8_t type, uint64_t offset, bint raw)
+cdef Message raw_message(object value, object who)
+cdef int shared_from(Message message, object who, pz_ref *ref) except -1
+cdef object shared_value(Handle handle)

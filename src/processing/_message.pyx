@@ -153,10 +153,7 @@ cdef object from_parcel(uint8_t type, uint64_t offset, bint raw):
     """The value in a parcel of this process, which is freed or kept by what looks into it."""
     cdef pz_parcel *parcel = <pz_parcel *>pz_at(proc, offset)
     cdef const uint8_t *data = pz_parcel_data(parcel)
-    cdef pz_buffers *head
-    cdef uint64_t *table
     cdef pz_ref ref
-    cdef uint64_t i
     if type != PZ_VALUE_BUFFERS:
         try:
             if type == PZ_VALUE_PICKLE and not raw:
@@ -168,12 +165,55 @@ cdef object from_parcel(uint8_t type, uint64_t offset, bint raw):
     if rc < 0:
         pz_parcel_free(proc, offset)
         check(rc, "a received array")
-    buffer = _native.adopt(Buffer, PZ_BUFFER, ref.offset, ref.gen, ref.entry, 0)
-    head = <pz_buffers *>data
-    table = <uint64_t *>(head + 1)
-    whole = memoryview(buffer)
+    return load_views(parcel, _native.adopt(Buffer, PZ_BUFFER, ref.offset, ref.gen, ref.entry, 0))
+
+
+cdef object load_views(pz_parcel *parcel, owner):
+    """Unpickles with views on the buffers, which keep `owner` alive."""
+    cdef const uint8_t *data = pz_parcel_data(parcel)
+    cdef const pz_buffers *head = <const pz_buffers *>data
+    cdef const uint64_t *table = <const uint64_t *>(head + 1)
+    cdef uint64_t i
+    whole = memoryview(owner)
     views = []
     for i in range(head.count):
         views.append(whole[table[2 * i]:table[2 * i] + table[2 * i + 1]])
     pickle = (<const char *>data)[head.pickle:head.pickle + head.pickle_length]
     return pickle_loads(pickle, buffers=views)
+
+
+# ---- payloads that are objects ---------------------------------------------------------------------------------------
+
+cdef Message raw_message(value, who):
+    """The bytes of `value`, which come back as a view on them."""
+    cdef Message message = Message.__new__(Message)
+    cdef const uint8_t[::1] view = memoryview(value).cast("B")
+    message.encoded.type = PZ_VALUE_RAW
+    message.parcel = bytes_parcel(&view[0] if view.shape[0] else NULL, view.shape[0], None, who)
+    return message
+
+
+cdef int shared_from(Message message, who, pz_ref *ref) except -1:
+    """Makes the payload an object that is never changed (PZ_SHARED): `ref` is this process's reference to it."""
+    cdef int rc
+    if message.parcel == 0:
+        message.parcel = bytes_parcel(message.encoded.data, message.encoded.length, None, who)
+    (<pz_parcel *>pz_at(proc, message.parcel)).block.flags = message.encoded.type
+    rc = pz_parcel_keep(proc, message.parcel, PZ_SHARED, ref)
+    check(rc, who)
+    message.parcel = 0
+    return 0
+
+
+cdef object shared_value(Handle handle):
+    """The value of such an object; arrays in it are views, read-only."""
+    cdef pz_parcel *parcel = <pz_parcel *>handle.at
+    cdef const uint8_t *data = pz_parcel_data(parcel)
+    cdef uint8_t type = <uint8_t>parcel.block.flags
+    if type == PZ_VALUE_BUFFERS:
+        return load_views(parcel, handle)
+    if type == PZ_VALUE_RAW:
+        return memoryview(handle)
+    if type == PZ_VALUE_PICKLE:
+        return pickle_loads((<const char *>data)[:parcel.length])
+    return pz_decode(type, data, <Py_ssize_t>parcel.length)

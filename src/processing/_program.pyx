@@ -244,6 +244,11 @@ def note(Handle handle):
         noted.append((handle.ref.offset, handle.ref.gen))
 
 
+def is_carrying():
+    """True while this thread pickles something whose handles are counted."""
+    return get_ident() in carried
+
+
 # ---- memory --------------------------------------------------------------------------------------------------------
 
 def memory():

@@ -35,6 +35,7 @@ cdef extern from "pz/ring.h" nogil:
         uint32_t gen
         uint16_t kind
         uint32_t refs
+        uint32_t flags
         uint64_t size
     ctypedef struct pz_ref:
         uint64_t offset
@@ -196,3 +197,4 @@ cdef extern from "_handle.h":
         cdef pz_ref ref
         cdef uint16_t kind
         cdef uint16_t name_at
+        cdef uint32_t exports

@@ -1,0 +1,142 @@
+"""Memory of the arena that Python objects look into: the handles behind arrays (processing.arrays), ctypes objects
+(processing.sharedctypes) and what share() made."""
+from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport uint64_t
+from libc.string cimport memset
+
+from processing.pz cimport *
+from processing._message cimport *
+from processing._program cimport check, program
+
+from processing import _failures
+from processing import _native
+from processing import _program
+
+cdef extern from *:
+    """
+    typedef struct pz_area { /* PZ_MEMORY */
+        pz_block block;
+        uint64_t none;
+        uint64_t length; /* bytes, from `start` on, which counts from the block */
+        uint64_t start;
+        char name[PZ_NAME];
+    } pz_area;
+    #define AREA_NAME_AT offsetof(pz_area, name)
+    """
+    ctypedef struct pz_area:
+        uint64_t length, start
+    enum: AREA_NAME_AT
+
+cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_native.proc, PZ_PROC_CAPSULE)
+cdef enum:
+    LARGE = 32768  # bytes: from here on data begin at a page of the machine
+    PAGE = 4096
+    LINE = 64
+
+MEMORY = (PZ_MEMORY, sizeof(pz_area), AREA_NAME_AT)
+SHARED = (PZ_SHARED, 0, 0)
+
+
+cdef class ArrayMemoryBase(Handle):
+    """Bytes that every process that has a handle may read and write. The buffer protocol gives them, writable.
+
+    What looks into them keeps this handle alive, and so the memory; it is freed with the last handle of all processes.
+    """
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        cdef pz_area *area = <pz_area *>self.at
+        if area == NULL:
+            raise BufferError("this memory is closed")
+        PyBuffer_FillInfo(view, self, <char *>area + area.start, <Py_ssize_t>area.length, 0, flags)
+        self.exports += 1
+
+    def __releasebuffer__(self, Py_buffer *view):
+        self.exports -= 1
+
+    @property
+    def nbytes(self):
+        """How many bytes there are."""
+        if self.at == NULL:
+            raise _failures.handle_closed(self)
+        return (<pz_area *>self.at).length
+
+    @property
+    def address(self):
+        """Where they begin in this process."""
+        if self.at == NULL:
+            raise _failures.handle_closed(self)
+        return <size_t>self.at + (<pz_area *>self.at).start
+
+
+cdef class SharedBase(Handle):
+    """An object that was pickled into the arena once, and is never changed. The buffer protocol gives its bytes."""
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        cdef pz_parcel *parcel = <pz_parcel *>self.at
+        if parcel == NULL:
+            raise BufferError("this shared object is closed")
+        PyBuffer_FillInfo(view, self, pz_parcel_data(parcel), <Py_ssize_t>parcel.length, 1, flags)
+        self.exports += 1
+
+    def __releasebuffer__(self, Py_buffer *view):
+        self.exports -= 1
+
+    @property
+    def nbytes(self):
+        """The bytes that it takes in the arena."""
+        if self.at == NULL:
+            raise _failures.handle_closed(self)
+        return (<pz_parcel *>self.at).length
+
+    @property
+    def address(self):
+        """Where they begin in this process."""
+        if self.at == NULL:
+            raise _failures.handle_closed(self)
+        return <size_t>pz_parcel_data(<pz_parcel *>self.at)
+
+    def _get(self):
+        if self.at == NULL:
+            raise _failures.handle_closed(self)
+        return shared_value(self)
+
+
+def new_memory(cls, uint64_t nbytes, bint zero=True):
+    """A handle of new memory. MemoryError at the program's limit."""
+    cdef uint64_t offset = 0, head = LINE * ((sizeof(pz_area) + LINE - 1) // LINE), size
+    cdef pz_area *area
+    cdef pz_ref ref
+    cdef int rc
+    if nbytes + PAGE >= LARGE:
+        head = PAGE
+    size = head + (nbytes if nbytes else 1)
+    if size < nbytes:
+        raise _failures.out_of_memory(cls)
+    rc = pz_object_draft(program(), size, head - sizeof(pz_block), &offset)
+    if rc < 0:
+        raise _failures.status(cls, -rc)
+    area = <pz_area *>pz_at(proc, offset)
+    area.length = nbytes
+    area.start = head
+    if zero and nbytes:
+        with nogil:
+            memset(<char *>area + head, 0, nbytes)
+    rc = pz_object_finish(proc, offset, PZ_MEMORY, &ref)
+    if rc < 0:
+        pz_block_free(proc, offset)
+        raise _failures.status(cls, -rc)
+    return _native.adopt(cls, PZ_MEMORY, ref.offset, ref.gen, ref.entry, AREA_NAME_AT)
+
+
+def new_shared(cls, value, bint raw):
+    """A handle of `value`, pickled; `raw`: of its bytes, as they are."""
+    cdef pz_ref ref
+    cdef Message message
+    program()
+    if raw:
+        message = raw_message(value, cls)
+    else:
+        message = make_message(value, cls)
+    shared_from(message, cls, &ref)
+    return _native.adopt(cls, PZ_SHARED, ref.offset, ref.gen, ref.entry, 0)

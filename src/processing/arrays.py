@@ -1,0 +1,257 @@
+"""numpy arrays that lie in shared memory: made with numpy's own functions' names and arguments, and plain `numpy.ndarray`.
+
+Sent to another process, by whatever way (queues, pipes, arguments of a process, shared containers), such an array, or any view of one, arrives as a
+view on the same memory: no byte is copied, and what one process writes the others see. The memory lives as long as any
+process has an array that looks into it, and is freed with the last, also if that process is killed.
+
+    array ──base──▶ memoryview ──obj──▶ ArrayMemory, a handle of the memory in the arena
+
+Pickled outside of this package (`pickle.dump` to a file) an array is copied, as any other. There is no lock: use one
+where several processes write the same elements.
+"""
+
+from __future__ import annotations
+
+from . import _memory, _program
+from .reduction import reducers
+from .synchronize import _Pickles, _reopen, _tail
+
+TYPE_CHECKING = False  # as typing has it; importing that would make every start slower
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+    import numpy
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+    Shape = int | tuple[int, ...] | list[int]
+    Order = Literal["C", "F"]
+
+__all__ = [
+    "ArrayMemory",
+    "array",
+    "asarray",
+    "copy",
+    "empty",
+    "empty_like",
+    "full",
+    "full_like",
+    "is_shared",
+    "ones",
+    "ones_like",
+    "zeros",
+    "zeros_like",
+]
+
+
+class ArrayMemory(_Pickles, _memory.ArrayMemoryBase):
+    """The memory behind arrays: `nbytes` bytes, zeroed unless `zero` is false, which the buffer protocol gives.
+
+    Pickles as a handle. The memory is freed with the last handle, and with the last view, of all processes.
+    """
+
+    __slots__ = ()
+    _layout = _memory.MEMORY
+
+    def __new__(cls, nbytes: int, *, zero: bool = True, name: str | None = None) -> ArrayMemory:
+        if nbytes < 0:
+            raise ValueError(f"a negative number of bytes: {nbytes}")
+        self = _memory.new_memory(cls, nbytes, zero)
+        if name:
+            self.name = name
+        return self
+
+    def __repr__(self) -> str:
+        if not self._is_open:
+            return f"<{type(self).__name__}(closed)>"
+        return f"<{type(self).__name__}({self.nbytes} bytes){_tail(self)}"
+
+
+_loaded: Any = None
+
+
+def _numpy() -> Any:
+    """numpy, whose arrays this package knows how to send from now on."""
+    global _loaded
+    if _loaded is None:
+        try:
+            import numpy
+        except ImportError as error:
+            raise ImportError("processing.arrays needs numpy: pip install processing[numpy]") from error
+        reducers.register(numpy.ndarray, _reduce)
+        _loaded = numpy
+    return _loaded
+
+
+# ---- on their way ---------------------------------------------------------------------------------------------------
+
+
+def _memory_of(array: Any) -> Any:
+    """The handle of the memory that an array looks into; None if that is not in the arena."""
+    base, kind = array.base, type(array)
+    while type(base) is kind:
+        base = base.base
+    if type(base) is memoryview:
+        base = base.obj
+    return base if isinstance(base, (ArrayMemory, _memory.SharedBase)) else None
+
+
+def _reduce(array: Any) -> Any:
+    memory = _memory_of(array) if _program.is_carrying() else None
+    if memory is None:
+        return array.__reduce_ex__(5)
+    _program.note(memory)
+    dtype, flags = array.dtype, array.flags
+    offset = array.__array_interface__["data"][0] - memory.address
+    return _rebuild, (
+        memory._key(),
+        type(memory)._layout[0] == _memory.MEMORY[0],
+        dtype.str if dtype.isbuiltin == 1 else dtype,  # a short name is quicker than a pickled dtype
+        array.shape,
+        None if flags.c_contiguous else array.strides,
+        offset,
+        flags.writeable,
+    )
+
+
+def _rebuild(
+    key: tuple[int, int, int],
+    is_memory: bool,
+    dtype: Any,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...] | None,
+    offset: int,
+    writeable: bool,
+) -> Any:
+    if is_memory:
+        memory: Any = _reopen(ArrayMemory, *key)
+    else:
+        from .sharing import Shared
+
+        memory = _reopen(Shared, *key)
+    array = _numpy().ndarray(shape, dtype, memory, offset, strides)
+    if not writeable:
+        array.flags.writeable = False
+    return array
+
+
+def is_shared(array: NDArray[Any]) -> bool:
+    """True if the array lies in shared memory, and is sent without being copied."""
+    numpy = _numpy()
+    if not isinstance(array, numpy.ndarray):
+        raise TypeError(f"not a numpy array: {type(array).__name__}")
+    return type(array) is numpy.ndarray and _memory_of(array) is not None
+
+
+# ---- making them -----------------------------------------------------------------------------------------------------
+
+
+def _new(shape: Any, dtype: Any, order: str, zero: bool) -> Any:
+    numpy = _numpy()
+    dtype = numpy.dtype(dtype)
+    if dtype.hasobject:
+        raise TypeError(
+            f"arrays of Python objects cannot lie in shared memory: dtype {dtype}. Use a fixed-size dtype, or a "
+            f"list of LocalManager"
+        )
+    if order not in ("C", "F"):
+        raise ValueError(f"order must be 'C' or 'F', not {order!r}")
+    shape = (shape,) if hasattr(shape, "__index__") else tuple(shape)
+    nbytes = dtype.itemsize
+    for length in shape:
+        length = length.__index__()
+        if length < 0:
+            raise ValueError("negative dimensions are not allowed")
+        nbytes *= length
+    return numpy.ndarray(shape, dtype, ArrayMemory(nbytes, zero=zero), order=order)
+
+
+def empty(shape: Shape, dtype: DTypeLike = float, order: Order = "C") -> NDArray[Any]:
+    """A shared array with whatever was in that memory before. As `numpy.empty`; MemoryError at the program's limit."""
+    return _new(shape, dtype, order, False)  # type: ignore[no-any-return]
+
+
+def zeros(shape: Shape, dtype: DTypeLike = float, order: Order = "C") -> NDArray[Any]:
+    """A shared array of zeros. As `numpy.zeros`."""
+    return _new(shape, dtype, order, True)  # type: ignore[no-any-return]
+
+
+def ones(shape: Shape, dtype: DTypeLike = float, order: Order = "C") -> NDArray[Any]:
+    """A shared array of ones. As `numpy.ones`."""
+    return full(shape, 1, float if dtype is None else dtype, order)
+
+
+def full(shape: Shape, fill_value: Any, dtype: DTypeLike = None, order: Order = "C") -> NDArray[Any]:
+    """A shared array filled with `fill_value`. As `numpy.full`."""
+    numpy = _numpy()
+    if dtype is None:
+        dtype = numpy.asarray(fill_value).dtype
+    result = _new(shape, dtype, order, False)
+    numpy.copyto(result, fill_value, casting="unsafe")
+    return result  # type: ignore[no-any-return]
+
+
+def array(object: ArrayLike, dtype: DTypeLike = None, *, order: str = "K", ndmin: int = 0) -> NDArray[Any]:
+    """A shared array with a copy of `object`. As `numpy.array`; of a subclass of ndarray the values alone."""
+    numpy = _numpy()
+    source = numpy.array(object, dtype, copy=None if _copies_if_needed(numpy) else False, ndmin=ndmin)
+    if order in ("K", "A"):
+        fortran = source.flags.f_contiguous and not source.flags.c_contiguous
+        order = "F" if fortran else "C"
+    result = _new(source.shape, source.dtype, order, False)
+    numpy.copyto(result, source)
+    return result  # type: ignore[no-any-return]
+
+
+def _copies_if_needed(numpy: Any) -> bool:
+    return int(numpy.__version__.split(".")[0]) >= 2
+
+
+def asarray(a: ArrayLike, dtype: DTypeLike = None, order: Order | None = None) -> NDArray[Any]:
+    """`a` itself if it is a shared array of that dtype and order, else a shared copy."""
+    numpy = _numpy()
+    if type(a) is numpy.ndarray and is_shared(a) and (dtype is None or a.dtype == numpy.dtype(dtype)):
+        if order is None or (a.flags.f_contiguous if order == "F" else a.flags.c_contiguous):
+            return a
+    return array(a, dtype, order=order or "K")
+
+
+def copy(a: ArrayLike, order: str = "K") -> NDArray[Any]:
+    """A shared array with the values of `a`. As `numpy.copy`."""
+    return array(a, order=order)
+
+
+def _like(prototype: Any, dtype: Any, order: str, shape: Any, zero: bool) -> Any:
+    source = _numpy().asanyarray(prototype)
+    fortran = source.flags.f_contiguous and not source.flags.c_contiguous
+    order = ("F" if fortran else "C") if order in ("K", "A") else order
+    return _new(source.shape if shape is None else shape, dtype or source.dtype, order, zero)
+
+
+def empty_like(
+    prototype: ArrayLike, dtype: DTypeLike = None, order: str = "K", shape: Shape | None = None
+) -> NDArray[Any]:
+    """A shared array of the same shape and dtype. As `numpy.empty_like`."""
+    return _like(prototype, dtype, order, shape, False)  # type: ignore[no-any-return]
+
+
+def zeros_like(
+    a: ArrayLike, dtype: DTypeLike = None, order: str = "K", shape: Shape | None = None
+) -> NDArray[Any]:
+    """As `numpy.zeros_like`, in shared memory."""
+    return _like(a, dtype, order, shape, True)  # type: ignore[no-any-return]
+
+
+def ones_like(
+    a: ArrayLike, dtype: DTypeLike = None, order: str = "K", shape: Shape | None = None
+) -> NDArray[Any]:
+    """As `numpy.ones_like`, in shared memory."""
+    return full_like(a, 1, dtype, order, shape)
+
+
+def full_like(
+    a: ArrayLike, fill_value: Any, dtype: DTypeLike = None, order: str = "K", shape: Shape | None = None
+) -> NDArray[Any]:
+    """As `numpy.full_like`, in shared memory."""
+    result = _like(a, dtype, order, shape, False)
+    _numpy().copyto(result, fill_value, casting="unsafe")
+    return result  # type: ignore[no-any-return]

@@ -1,0 +1,58 @@
+"""Large objects that several processes read: pickled into shared memory once, opened everywhere without a copy.
+
+    shared = share(frame)         one copy, into the arena
+    queue.put(shared)             a handle of a few bytes
+    shared.get()                  the object; its arrays are read-only views on that one copy
+
+The memory lives as long as any process has the handle, or an object that `get` gave; it is freed with the last, also
+when the process that made it, or one that reads it, is killed.
+"""
+
+from __future__ import annotations
+
+from . import _memory
+from .synchronize import _Pickles
+
+TYPE_CHECKING = False  # as typing has it; importing that would make every start slower
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Shared", "share"]
+
+
+class Shared(_Pickles, _memory.SharedBase):
+    """The handle of an object that `share` put into shared memory. It never changes."""
+
+    __slots__ = ()
+    _layout = _memory.SHARED
+
+    def get(self) -> Any:
+        """The object. It is unpickled anew by each call; what exports buffers (numpy arrays, columns of data frames)
+        is not copied, but looks into the shared memory, read-only. What was bytes-like is a read-only memoryview.
+
+        Raises what unpickling raises.
+        """
+        return self._get()
+
+    def close(self) -> None:
+        """Gives this process's handle up before it is collected. Objects that `get` gave need it: BufferError."""
+        self._close()
+
+    def __enter__(self) -> Shared:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Shared({self.nbytes} bytes)>" if self._is_open else "<Shared(closed)>"
+
+
+def share(obj: Any) -> Shared:
+    """Puts an object into shared memory, once, and gives a handle that can be sent anywhere.
+
+    Any object that can be sent through a queue. Handles among its parts (queues, locks, shared arrays) stay handles, and
+    are kept alive. Raises what pickling raises; MemoryError at the program's limit.
+    """
+    raw = isinstance(obj, (bytes, bytearray, memoryview))
+    return _memory.new_shared(Shared, obj, raw)
