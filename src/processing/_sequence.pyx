@@ -11,6 +11,8 @@ from processing._message cimport *
 from processing._store cimport *
 from processing._cells cimport Cells
 
+from operator import index as operator_index
+
 from processing import _native
 from processing.errors import StaleHandleError
 
@@ -30,6 +32,14 @@ cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_native.proc, PZ_PROC_CAPSU
 def new(cls, int form, most=None):
     """A handle of a new, empty store; `most`: how many items a deque may have."""
     return new_store(cls, form, <uint64_t>-1 if most is None else <uint64_t>most)
+
+
+cdef int64_t position(index, who) except? -1:
+    """An index as a number; one that no sequence can have is out of range."""
+    number = operator_index(index)
+    if not -(1 << 62) < number < 1 << 62:
+        raise IndexError(f"{type(who).__name__} index out of range")
+    return number
 
 
 cdef list prepare_all(list values, who):
@@ -59,8 +69,11 @@ cdef class SequenceBase(StoreBase):
         cdef uint64_t most = self.store().most
         return None if most == <uint64_t>-1 else most
 
-    def _get(self, int64_t index):
+    def _get(self, index):
         """The item at `index`, which may be negative. IndexError."""
+        return self.item(position(index, self))
+
+    cdef object item(self, int64_t index):
         if self.group is not None and self.grouped():
             return self.group.get(index)
         cdef pz_value_out out
@@ -76,6 +89,34 @@ cdef class SequenceBase(StoreBase):
                 if self.read(index, &out) and out.stamp == stamp and (
                         out.object == 0 or pz_block_find(proc, out.object, out.gen) != NULL):
                     raise
+
+    def __getitem__(self, index):
+        """The item at `index`, or (lists) a list of those of a slice, as at one moment."""
+        if type(index) is int:
+            return self.item(position(index, self))
+        if isinstance(index, slice):
+            self.sliceable()
+            return self._items(index.start, index.stop, index.step)[0]
+        return self.item(position(index, self))
+
+    def __setitem__(self, index, value):
+        if isinstance(index, slice):
+            self.sliceable()
+            self._replace(0, index.start, index.stop, index.step, list(value))
+        else:
+            self._set(position(index, self), value)
+
+    def __delitem__(self, index):
+        if isinstance(index, slice):
+            self.sliceable()
+            self._replace(0, index.start, index.stop, index.step, None)
+        else:
+            self._delete(position(index, self))
+
+    cdef int sliceable(self) except -1:
+        if self.store().form == PZ_FORM_DEQUE:
+            raise TypeError("sequence index must be integer, not 'slice'")
+        return 0
 
     def _set(self, int64_t index, value):
         if self.group is not None and self.grouped():
