@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,36 @@ def test_with_releases_after_an_exception() -> None:
             assert lock.locked()
             1 / 0  # noqa: B018
     assert not lock.locked()
+
+
+@pytest.mark.parametrize("kind", ["Lock", "RLock", "Semaphore", "BoundedSemaphore"])
+def test_enter_and_exit_are_methods(kind: str) -> None:
+    """They are made by _native itself, for speed: bound, kept, called by hand and by ExitStack."""
+    cls = getattr(processing, kind)
+    lock = cls()
+    enter, leave = lock.__enter__, lock.__exit__
+    for _ in range(3):
+        assert enter() is True
+        assert leave(None, None, None) is None
+    assert (enter.__name__, enter.__self__, cls.__exit__.__name__) == ("__enter__", lock, "__exit__")
+    assert cls.__enter__(lock) is True
+    cls.__exit__(lock, None, None, None)
+    with ExitStack() as stack:
+        stack.enter_context(lock)
+        stack.enter_context(cls())
+    for wrong in (
+        lambda: cls.__enter__(),
+        lambda: cls.__enter__(5),
+        lambda: enter(1),
+        lambda: enter(block=False),
+    ):
+        with pytest.raises(TypeError):
+            wrong()
+    del lock, leave
+    assert enter() is True  # a bound method keeps its lock
+    enter.__self__.release()
+    many = [cls().__enter__ for _ in range(100)]
+    assert all(method() for method in many)
 
 
 def test_with_gives_what_acquire_does() -> None:
