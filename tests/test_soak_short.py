@@ -1,4 +1,4 @@
-"""A few seconds of the soak (soak.py), on all CPUs and on one."""
+"""A few seconds of each soak, on all CPUs and on one."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-SOAK = Path(__file__).with_name("soak.py")
+HERE = Path(__file__).parent
 
 
 @pytest.mark.time_limit(120)
 @pytest.mark.parametrize("where", ["all CPUs", "one CPU"])
-def test_soak(where: str) -> None:
+@pytest.mark.parametrize("program", ["soak.py", "soak_containers.py"])
+def test_soak(program: str, where: str) -> None:
     options = ["--cpu", str(min(os.sched_getaffinity(0)))] if where == "one CPU" else []
     done = subprocess.run(
-        [sys.executable, str(SOAK), "--seconds", "3", "--seed", "7", *options],
+        [sys.executable, str(HERE / program), "--seconds", "3", "--seed", "7", *options],
         capture_output=True,
         text=True,
         timeout=110,

@@ -7,7 +7,7 @@
     demo    build, then the tour and a short speed table
     bench   build, then the speed table; arguments go to it
     proof   kill the core's operations at every instruction boundary, no sampling
-    soak    random SIGKILLs for a while; arguments go to tests/soak.py
+    soak    random SIGKILLs for a while; arguments go to tests/soak.py and soak_containers.py
     docs    the documentation, into build/docs
     dev     an environment with the package and every tool; prints the path of its python
 
@@ -216,7 +216,11 @@ def bench(arguments: list[str]) -> int:
 
 
 def soak(arguments: list[str]) -> int:
-    return subprocess.call([installed("test").python, "tests/soak.py", *arguments], cwd=ROOT)
+    python = installed("test").python
+    worst = 0
+    for program in ("soak.py", "soak_containers.py"):
+        worst |= subprocess.call([python, f"tests/{program}", *arguments], cwd=ROOT)
+    return worst
 
 
 def proof(arguments: list[str]) -> int:

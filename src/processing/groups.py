@@ -84,7 +84,9 @@ class DictGroup(_Group):
         before = self.changes.get(name)
         self.added += (prepared is not None) - had
         if prepared is not None and had:  # keeps its place, and the key that came first
-            self.changes[name] = _Change(key, prepared, False) if before is None else before.with_value(prepared)
+            self.changes[name] = (
+                _Change(key, prepared, False) if before is None else before.with_value(prepared)
+            )
         else:
             self.changes.pop(name, None)
             self.changes[name] = _Change(key, prepared, before is not None or prepared is None)
@@ -244,7 +246,9 @@ class SequenceGroup(_Group):
             return self._write().pop(index)[1]
         except IndexError:
             empty = not self.pairs
-            raise IndexError(f"pop from an empty {self._name()}" if empty else "pop index out of range") from None
+            raise IndexError(
+                f"pop from an empty {self._name()}" if empty else "pop index out of range"
+            ) from None
 
     def delete(self, index: int) -> None:
         try:
@@ -268,7 +272,9 @@ class SequenceGroup(_Group):
     def items(self, start: int | None, stop: int | None, step: int | None) -> tuple[list[Any], int]:
         return [value for _, value in self.pairs[start:stop:step]], 1
 
-    def replace(self, start: int | None, stop: int | None, step: int | None, values: list[Any] | None) -> bool:
+    def replace(
+        self, start: int | None, stop: int | None, step: int | None, values: list[Any] | None
+    ) -> bool:
         new = None if values is None else [self._pair(value) for value in values]
         pairs = list(self.pairs)
         if new is None:

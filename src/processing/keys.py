@@ -119,7 +119,9 @@ def _number(key: Any) -> tuple[int, bytes] | None:
     if isinstance(key, (Real, Decimal)):
         try:
             top, bottom = (
-                (int(key.numerator), int(key.denominator)) if isinstance(key, Rational) else key.as_integer_ratio()  # type: ignore[union-attr]
+                (int(key.numerator), int(key.denominator))
+                if isinstance(key, Rational)
+                else key.as_integer_ratio()  # type: ignore[union-attr]
             )
         except (OverflowError, ValueError, AttributeError):  # infinite, or not a number
             real = float(key)

@@ -51,8 +51,8 @@ class Shared(_Pickles, _memory.SharedBase):
 def share(obj: Any) -> Shared:
     """Puts an object into shared memory, once, and gives a handle that can be sent anywhere.
 
-    Any object that can be sent through a queue. Handles among its parts (queues, locks, shared arrays) stay handles, and
-    are kept alive. Raises what pickling raises; MemoryError at the program's limit.
+    Any object that can be sent through a queue. Handles among its parts (queues, locks, shared arrays) stay handles,
+    and are kept alive. Raises what pickling raises; MemoryError at the program's limit.
     """
     raw = isinstance(obj, (bytes, bytearray, memoryview))
     return _memory.new_shared(Shared, obj, raw)
