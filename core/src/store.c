@@ -12,6 +12,8 @@
 #include "pz/destroy.h"
 #include "store_parts.h"
 
+#define HOLLOW (UINT64_C(128) << 10) /* bytes that an empty store may keep for what comes next */
+
 int pz_store_new(pz_proc *proc, enum pz_form form, uint64_t most, pz_ref *ref)
 {
     int rc = pz_object_new(proc, sizeof(pz_store), PZ_STORE, ref);
@@ -73,6 +75,11 @@ uint64_t pz_store_bytes(const pz_proc *proc, const pz_store *store)
             bytes += pz_block_at(proc, pz_table_of(shard))->size;
     }
     return bytes;
+}
+
+bool pz_store_is_hollow(const pz_proc *proc, const pz_store *store)
+{
+    return pz_store_count(proc, store) == 0 && pz_store_bytes(proc, store) > HOLLOW;
 }
 
 static void empty_first(pz_proc *proc, pz_store *store)

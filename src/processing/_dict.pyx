@@ -135,6 +135,7 @@ cdef class DictBase(StoreBase):
         open_shard(store, quick.key.hash, True, &shard)
         cdef int rc = pz_dict_take(proc, store, shard, &quick.key, NULL)
         pz_store_close(proc, shard)
+        self.emptied(shard)
         return rc == 1
 
     def pop(self, key, default=MISSING):
@@ -151,7 +152,9 @@ cdef class DictBase(StoreBase):
         pz_store_close(proc, shard)
         check(rc, self)
         if rc == 1:
-            return value_of(&out)
+            value = value_of(&out)
+            self.emptied(shard)
+            return value
         if default is MISSING:
             raise KeyError(key)
         return default
@@ -213,6 +216,7 @@ cdef class DictBase(StoreBase):
             check(rc, self)
             if rc == 0:
                 raise KeyError("popitem(): the container is empty")
+            self.emptied(&store.first if pz_store_shards(store) == 1 else pz_store_number(proc, store, 0))
             if item.flags & PZ_ITEM_OBJECT:
                 try:
                     return item_key(item), object_from(item.value_type, ref.offset, ref.gen)

@@ -178,7 +178,9 @@ cdef class SequenceBase(StoreBase):
         if rc == 0:
             empty = len(self) == 0
             raise IndexError(f"pop from an empty {type(self).__name__}" if empty else "pop index out of range")
-        return value_of(&out)
+        value = value_of(&out)
+        self.emptied(shard)
+        return value
 
     def _delete(self, int64_t index):
         if self.group is not None and self.grouped():
@@ -187,6 +189,7 @@ cdef class SequenceBase(StoreBase):
         cdef int rc = pz_seq_take(proc, self.store(), index, NULL)
         pz_store_close(proc, shard)
         check(rc, self)
+        self.emptied(shard)
         if rc == 0:
             raise IndexError(f"{type(self).__name__} assignment index out of range")
 

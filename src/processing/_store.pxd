@@ -57,6 +57,8 @@ cdef extern from "pz/store.h" nogil:
     int pz_dict_commit(pz_proc *, pz_store *, const int64_t *, uint64_t, pz_bulk *)
     void pz_store_unlock_all(pz_proc *, pz_store *)
     int pz_store_clear(pz_proc *, pz_store *)
+    bint pz_store_is_hollow(const pz_proc *, const pz_store *)
+    bint pz_shard_is_empty(const pz_shard *)
     void pz_store_sweep(pz_proc *, pz_store *)
     pz_item *pz_store_walk(pz_proc *, pz_store *, uint32_t, uint64_t *)
     uint32_t pz_store_shards(const pz_store *)
@@ -92,6 +94,7 @@ cdef class StoreBase(Handle):
     cdef object group  # of changes, if one is open (groups.py)
     cdef pz_store *store(self) except NULL
     cdef bint grouped(self)
+    cdef int emptied(self, const pz_shard *shard) except -1
 
 
 cdef Prepared prepare(object value, object who)

@@ -115,6 +115,17 @@ cdef class StoreBase(Handle):
         check(rc, self)
         pz_store_sweep(proc, store)
 
+    cdef int emptied(self, const pz_shard *shard) except -1:
+        """After something was taken out of a shard: if that was the last of much, gives the memory back."""
+        cdef pz_store *store = self.store()
+        if pz_shard_is_empty(shard) and pz_store_is_hollow(proc, store):
+            lock_all(store, False)
+            if pz_store_is_hollow(proc, store):
+                pz_store_clear(proc, store)  # without memory for it: another time
+            pz_store_unlock_all(proc, store)
+            pz_store_sweep(proc, store)
+        return 0
+
     def _facts(self):
         """(items, bytes, shards, repairs after a death, reads that took the lock, waits for a lock)."""
         cdef pz_store *store = self.store()

@@ -130,6 +130,12 @@ int pz_store_lock_all(pz_proc *proc, pz_store *store, bool change);
 void pz_store_unlock_all(pz_proc *proc, pz_store *store);
 /* Empties the store; inside pz_store_lock_all. */
 int pz_store_clear(pz_proc *proc, pz_store *store);
+/* True if nothing is in it, but much memory: it may be cleared. For a shard just closed, as a hint: it looks empty. */
+bool pz_store_is_hollow(const pz_proc *proc, const pz_store *store);
+static inline bool pz_shard_is_empty(const pz_shard *shard)
+{
+    return (uint32_t)pz_peek(&shard->counts) == 0;
+}
 /* Frees what a clear took out; outside of all locks. */
 void pz_store_sweep(pz_proc *proc, pz_store *store);
 
