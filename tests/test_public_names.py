@@ -55,6 +55,10 @@ HOME: dict[str, str] = {
     "log_to_stderr": "util",
     "allow_connection_pickling": "context",
     "LocalManager": "local",
+    "Value": "sharedctypes",
+    "Array": "sharedctypes",
+    "RawValue": "sharedctypes",
+    "RawArray": "sharedctypes",
     "memory_limit": "memory",
     "memory_usage": "memory",
     "set_memory_limit": "memory",
@@ -63,8 +67,8 @@ HOME: dict[str, str] = {
 # On contexts as well (`ctx.Lock()`), as in the standard library.
 ON_CONTEXTS = sorted(set(HOME) - {"ProcessingError", "BrokenBarrierError"})
 
-# Names of the standard library's package that come with later capabilities (managers, pools, shared values).
-LATER = {"Manager", "Pool", "RawValue", "RawArray", "Value", "Array"}
+# Names of the standard library's package that come with later capabilities (managers, pools).
+LATER = {"Manager", "Pool"}
 # Plain modules that its package leaks.
 NOT_NAMES = {"context", "reducer"}
 
@@ -78,6 +82,9 @@ SUBMODULES = (
     "util",
     "spawn",
     "forkserver",
+    "managers",
+    "shared_memory",
+    "sharedctypes",
 )
 
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .posixqueue import PosixQueue
     from .process import Process, active_children, current_process, parent_process
     from .queues import BufferedQueue, JoinableQueue, Queue, SimpleQueue
+    from .sharedctypes import Array, RawArray, RawValue, Value
     from .synchronize import (
         Barrier,
         BoundedSemaphore,
@@ -90,6 +91,7 @@ _HOME = {
     "posixqueue": ("PosixQueue",),
     "process": ("Process", "active_children", "current_process", "parent_process"),
     "queues": ("BufferedQueue", "JoinableQueue", "Queue", "SimpleQueue"),
+    "sharedctypes": ("Array", "RawArray", "RawValue", "Value"),
     "synchronize": (
         "Barrier",
         "BoundedSemaphore",
@@ -104,6 +106,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Array",
     "AuthenticationError",
     "Barrier",
     "BoundedSemaphore",
@@ -125,10 +128,13 @@ __all__ = [
     "ProcessingError",
     "Queue",
     "RLock",
+    "RawArray",
+    "RawValue",
     "Semaphore",
     "SimpleQueue",
     "StaleHandleError",
     "TimeoutError",
+    "Value",
     "active_children",
     "allow_connection_pickling",
     "cpu_count",
@@ -156,10 +162,13 @@ _MODULES = frozenset(
         "context",
         "errors",
         "local",
+        "managers",
         "memory",
         "process",
         "queues",
         "reduction",
+        "shared_memory",
+        "sharedctypes",
         "spawn",
         "synchronize",
         "util",

@@ -206,6 +206,16 @@ class ThisProcess:
 
     # -- The end
 
+    def end_program(self) -> None:
+        """At the end of the first process: removes the named memory that the program made and forgot."""
+        if self.parent_lifeline >= 0 or (attached := program()) is None:
+            return
+        # A forked process that is no child of the package comes here too, and finds that its program goes on.
+        if os.path.exists(f"{util.BOOK_OF_NAMES}{attached.program_id():016x}"):
+            from . import _segments
+
+            _segments.end_of_program()
+
     def exit(self, code: int) -> NoReturn:
         """Ends a child: exit functions, leaving the arena, `os._exit`. Nothing of the interpreter is torn down."""
         try:
@@ -235,4 +245,5 @@ def _raise_process_exit(number: int, frame: object) -> None:
 
 this = ThisProcess()
 util.shutdown.end_children = this.end_children
+util.shutdown.end_program = this.end_program
 util.shutdown.process_name = lambda: this.current.name

@@ -224,6 +224,34 @@ class BaseContext:
 
         return Pipe(duplex, name=name)
 
+    # -- Shared ctypes objects
+
+    def RawValue(self, typecode_or_type: Any, *args: Any, name: str | None = None) -> Any:
+        """See `processing.RawValue`."""
+        from .sharedctypes import RawValue
+
+        return RawValue(typecode_or_type, *args, name=name)
+
+    def RawArray(self, typecode_or_type: Any, size_or_initializer: Any, *, name: str | None = None) -> Any:
+        """See `processing.RawArray`."""
+        from .sharedctypes import RawArray
+
+        return RawArray(typecode_or_type, size_or_initializer, name=name)
+
+    def Value(self, typecode_or_type: Any, *args: Any, lock: Any = True, name: str | None = None) -> Any:
+        """See `processing.Value`."""
+        from .sharedctypes import Value
+
+        return Value(typecode_or_type, *args, lock=lock, ctx=self, name=name)
+
+    def Array(
+        self, typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True, name: str | None = None
+    ) -> Any:
+        """See `processing.Array`."""
+        from .sharedctypes import Array
+
+        return Array(typecode_or_type, size_or_initializer, lock=lock, ctx=self, name=name)
+
     # -- Managers
 
     def LocalManager(self) -> local.LocalManager:

@@ -267,14 +267,15 @@ class Finalize:
 
 
 class Shutdown:
-    """Finalizers with a priority >= 0, then the children, then the other finalizers, then this process's place in the
-    arena; once in each process."""
+    """Finalizers with a priority >= 0, then the children, then the other finalizers, then (in the first process) the
+    names that the program made, then this process's place in the arena; once in each process."""
 
     def __init__(self) -> None:
         self.exiting = False
         self.registered = False
         # Set by the layer that has children.
         self.end_children: Callable[[], None] = lambda: None
+        self.end_program: Callable[[], None] = lambda: None
         self.process_name: Callable[[], str] = lambda: "MainProcess"
 
     def register(self, again: bool = False) -> None:
@@ -302,6 +303,7 @@ class Shutdown:
         finalizers.run(0)
         self.end_children()
         finalizers.run()
+        self.end_program()
         if (program := sys.modules.get("processing._program")) is not None:
             program.leave()
 
@@ -370,6 +372,10 @@ class NullInput(io.TextIOBase):
         if self._file is not None:
             self._file.close()
         super().close()
+
+
+# Of the file that lists the named memory which a program is to remove: this and the program's id (_segments.py).
+BOOK_OF_NAMES = "/dev/shm/psm_pz."
 
 
 def close_stdin() -> None:
