@@ -12,12 +12,14 @@ TYPE_CHECKING = False  # as typing has it; importing that would make every start
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
-    from typing import Any
+    from typing import Any, TypeVar
 
     from .containers import SharedDeque, SharedDict, SharedList, SharedNamespace, SharedSet
     from .queues import JoinableQueue, Queue, SimpleQueue
     from .synchronize import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
     from .values import SharedArray, SharedStruct, SharedValue
+
+    _T = TypeVar("_T")
 
 __all__ = ["LocalManager"]
 
@@ -206,7 +208,7 @@ class LocalManager:
         return made
 
 
-def _named(made: Any, name: str | None) -> Any:
+def _named(made: _T, name: str | None) -> _T:
     if name:
-        made.name = name
+        made.name = name  # type: ignore[attr-defined]
     return made
