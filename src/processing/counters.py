@@ -12,8 +12,10 @@ __all__ = [
     "BarrierStatistics",
     "ConditionStatistics",
     "ConnectionStatistics",
+    "ContainerStatistics",
     "EventStatistics",
     "LockStatistics",
+    "MemoryStatistics",
     "MemoryUsage",
     "QueueStatistics",
     "SemaphoreStatistics",
@@ -94,6 +96,14 @@ class ConnectionStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryStatistics:
+    """Of the memory behind arrays, or of a shared object."""
+
+    nbytes: int
+    holders: int  # processes that have a handle or a view, messages on their way, objects that it is part of
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryUsage:
     """Bytes of shared memory of the whole program."""
 
@@ -113,3 +123,15 @@ class ValuesStatistics:
     bytes: int  # of shared memory
     writes: int  # of a struct, or other record of more than 8 bytes; others are not counted
     writers_died: int  # processes that were killed while they wrote it
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerStatistics:
+    """Of a shared container, over all processes."""
+
+    items: int
+    bytes: int  # of shared memory, without values that are objects of their own
+    shards: int  # parts that can be changed at the same time
+    repairs: int  # how often somebody undid what a killed process had begun
+    retries: int  # reads that met so many changes that they took the lock
+    waits: int  # how often somebody had to wait for a lock
