@@ -62,6 +62,7 @@ HOME: dict[str, str] = {
     "memory_limit": "memory",
     "memory_usage": "memory",
     "set_memory_limit": "memory",
+    "share": "sharing",
 }
 
 # On contexts as well (`ctx.Lock()`), as in the standard library.

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .process import Process, active_children, current_process, parent_process
     from .queues import BufferedQueue, JoinableQueue, Queue, SimpleQueue
     from .sharedctypes import Array, RawArray, RawValue, Value
+    from .sharing import share
     from .synchronize import (
         Barrier,
         BoundedSemaphore,
@@ -92,6 +93,7 @@ _HOME = {
     "process": ("Process", "active_children", "current_process", "parent_process"),
     "queues": ("BufferedQueue", "JoinableQueue", "Queue", "SimpleQueue"),
     "sharedctypes": ("Array", "RawArray", "RawValue", "Value"),
+    "sharing": ("share",),
     "synchronize": (
         "Barrier",
         "BoundedSemaphore",
@@ -152,12 +154,14 @@ __all__ = [
     "set_forkserver_preload",
     "set_memory_limit",
     "set_start_method",
+    "share",
 ]
 
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 # Modules that are reached as attributes, as in the standard library (`processing.queues.Empty`).
 _MODULES = frozenset(
     (
+        "arrays",
         "connection",
         "context",
         "errors",
@@ -169,6 +173,7 @@ _MODULES = frozenset(
         "reduction",
         "shared_memory",
         "sharedctypes",
+        "sharing",
         "spawn",
         "synchronize",
         "util",

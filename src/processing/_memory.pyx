@@ -34,6 +34,7 @@ cdef enum:
     PAGE = 4096
     LINE = 64
 
+MOST = 1 << 60  # bytes: so much there is nowhere
 MEMORY = (PZ_MEMORY, sizeof(pz_area), AREA_NAME_AT)
 SHARED = (PZ_SHARED, 0, 0)
 
@@ -71,6 +72,7 @@ cdef class ArrayMemoryBase(Handle):
 
 cdef class SharedBase(Handle):
     """An object that was pickled into the arena once, and is never changed. The buffer protocol gives its bytes."""
+    cdef public object _label
 
     def __getbuffer__(self, Py_buffer *view, int flags):
         cdef pz_parcel *parcel = <pz_parcel *>self.at
@@ -102,17 +104,24 @@ cdef class SharedBase(Handle):
         return shared_value(self)
 
 
-def new_memory(cls, uint64_t nbytes, bint zero=True):
+def holders(Handle handle not None):
+    """How many processes, messages and other objects hold the object."""
+    if handle.at == NULL:
+        raise _failures.handle_closed(handle)
+    return (<pz_block *>handle.at).refs
+
+
+def new_memory(cls, size_wanted, bint zero=True):
     """A handle of new memory. MemoryError at the program's limit."""
-    cdef uint64_t offset = 0, head = LINE * ((sizeof(pz_area) + LINE - 1) // LINE), size
+    if size_wanted >= MOST:
+        raise _failures.out_of_memory(cls)
+    cdef uint64_t offset = 0, head = LINE * ((sizeof(pz_area) + LINE - 1) // LINE), size, nbytes = size_wanted
     cdef pz_area *area
     cdef pz_ref ref
     cdef int rc
     if nbytes + PAGE >= LARGE:
         head = PAGE
     size = head + (nbytes if nbytes else 1)
-    if size < nbytes:
-        raise _failures.out_of_memory(cls)
     rc = pz_object_draft(program(), size, head - sizeof(pz_block), &offset)
     if rc < 0:
         raise _failures.status(cls, -rc)
@@ -130,13 +139,13 @@ def new_memory(cls, uint64_t nbytes, bint zero=True):
 
 
 def new_shared(cls, value, bint raw):
-    """A handle of `value`, pickled; `raw`: of its bytes, as they are."""
+    """A handle of `value`, pickled; `raw`: of its bytes, as they are. No buffer is too small to be looked into."""
     cdef pz_ref ref
     cdef Message message
     program()
     if raw:
         message = raw_message(value, cls)
     else:
-        message = make_message(value, cls)
+        message = make_message(value, cls, 0)
     shared_from(message, cls, &ref)
     return _native.adopt(cls, PZ_SHARED, ref.offset, ref.gen, ref.entry, 0)

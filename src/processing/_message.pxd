@@ -21,7 +21,7 @@ cdef class Message:
     cdef uint64_t parcel
 
 
-cdef Message make_message(object value, object who)
+cdef Message make_message(object value, object who, Py_ssize_t out_of_band=*)
 cdef object from_parcel(uint8_t type, uint64_t offset, bint raw)
 cdef Message raw_message(object value, object who)
 cdef int shared_from(Message message, object who, pz_ref *ref) except -1

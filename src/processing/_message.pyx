@@ -17,6 +17,7 @@ from processing._program cimport check, new_parcel, carried
 
 from _thread import get_ident
 from pickle import loads as pickle_loads
+from sys import modules
 
 from processing import _native
 
@@ -26,7 +27,9 @@ cdef extern from "_encode.h" nogil:
 
 cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_native.proc, PZ_PROC_CAPSULE)
 cdef object dumps = None  # processing.reduction.dumps, at first use
-cdef int OUT_OF_BAND = 4096  # bytes: smaller buffers stay in the pickle
+cdef enum:
+    OUT_OF_BAND = 4096  # bytes: smaller buffers stay in the pickle
+cdef bint arrays_known = False  # numpy's arrays are sent as views where they lie in the arena
 
 
 cdef class Buffer(Handle):
@@ -92,7 +95,7 @@ cdef uint64_t buffers_parcel(bytes pickle, list buffers, list refs, who) except 
     return offset
 
 
-cdef int encode_slow(Message message, object value, who) except -1:
+cdef int encode_slow(Message message, object value, who, Py_ssize_t least) except -1:
     """Pickles; notes handles and buffers on the way."""
     global dumps
     if dumps is None:
@@ -104,7 +107,7 @@ cdef int encode_slow(Message message, object value, who) except -1:
 
     def out_of_band(buffer):
         raw = buffer.raw()
-        if raw.nbytes < OUT_OF_BAND:
+        if raw.nbytes < least:
             return True
         buffers.append(raw)
         return False
@@ -135,10 +138,11 @@ cdef int encode_slow(Message message, object value, who) except -1:
     return 0
 
 
-cdef Message make_message(object value, who):
+cdef Message make_message(object value, who, Py_ssize_t out_of_band=OUT_OF_BAND):
+    """`out_of_band`: the bytes of the smallest buffer that the receiver looks into, instead of having a copy."""
     cdef Message message = Message.__new__(Message)
     if not pz_encode(value, &message.encoded):
-        encode_slow(message, value, who)
+        encode_slow(message, value, who, out_of_band)
     else:
         message.keep = value
         if message.encoded.length > PZ_INLINE_MAX:
@@ -187,7 +191,9 @@ cdef object load_views(pz_parcel *parcel, owner):
 cdef Message raw_message(value, who):
     """The bytes of `value`, which come back as a view on them."""
     cdef Message message = Message.__new__(Message)
-    cdef const uint8_t[::1] view = memoryview(value).cast("B")
+    whole = memoryview(value)
+    # What has gaps is copied together first; what is empty cannot be cast.
+    cdef const uint8_t[::1] view = whole.cast("B") if whole.c_contiguous and whole.nbytes else whole.tobytes()
     message.encoded.type = PZ_VALUE_RAW
     message.parcel = bytes_parcel(&view[0] if view.shape[0] else NULL, view.shape[0], None, who)
     return message
@@ -207,11 +213,18 @@ cdef int shared_from(Message message, who, pz_ref *ref) except -1:
 
 cdef object shared_value(Handle handle):
     """The value of such an object; arrays in it are views, read-only."""
+    global arrays_known
     cdef pz_parcel *parcel = <pz_parcel *>handle.at
     cdef const uint8_t *data = pz_parcel_data(parcel)
     cdef uint8_t type = <uint8_t>parcel.block.flags
     if type == PZ_VALUE_BUFFERS:
-        return load_views(parcel, handle)
+        value = load_views(parcel, handle)
+        if not arrays_known and "numpy" in modules:
+            from processing.arrays import _numpy as know_arrays
+
+            know_arrays()
+            arrays_known = True
+        return value
     if type == PZ_VALUE_RAW:
         return memoryview(handle)
     if type == PZ_VALUE_PICKLE:

@@ -1,13 +1,15 @@
-"""numpy arrays that lie in shared memory: made with numpy's own functions' names and arguments, and plain `numpy.ndarray`.
+"""numpy arrays that lie in shared memory: plain `numpy.ndarray`, made by functions of numpy's names and arguments.
 
-Sent to another process, by whatever way (queues, pipes, arguments of a process, shared containers), such an array, or any view of one, arrives as a
-view on the same memory: no byte is copied, and what one process writes the others see. The memory lives as long as any
-process has an array that looks into it, and is freed with the last, also if that process is killed.
+Sent to another process, by whatever way (queues, pipes, arguments of a process, shared containers), such an array, or
+any view of one, arrives as a view on the same memory: no byte is copied, and what one process writes the others see.
+The memory lives as long as any process has an array that looks into it, and is freed with the last, also if that
+process is killed.
 
-    array ──base──▶ memoryview ──obj──▶ ArrayMemory, a handle of the memory in the arena
+    array ──base──▶ bytes, an array ──base──▶ memoryview ──obj──▶ ArrayMemory, a handle of the memory in the arena
 
-Pickled outside of this package (`pickle.dump` to a file) an array is copied, as any other. There is no lock: use one
-where several processes write the same elements.
+The same holds for the read-only arrays of objects that `share` put there. Pickled outside of this package
+(`pickle.dump` to a file) an array is copied, as any other; so is a subclass of ndarray. There is no lock: use one where
+several processes write the same elements.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ TYPE_CHECKING = False  # as typing has it; importing that would make every start
 if TYPE_CHECKING:
     from typing import Any, Literal
 
-    import numpy
     from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+    from .counters import MemoryStatistics
 
     Shape = int | tuple[int, ...] | list[int]
     Order = Literal["C", "F"]
@@ -60,6 +63,12 @@ class ArrayMemory(_Pickles, _memory.ArrayMemoryBase):
             self.name = name
         return self
 
+    def statistics(self) -> MemoryStatistics:
+        """Its size, and how many hold it."""
+        from .counters import MemoryStatistics
+
+        return MemoryStatistics(self.nbytes, _memory.holders(self))
+
     def __repr__(self) -> str:
         if not self._is_open:
             return f"<{type(self).__name__}(closed)>"
@@ -85,23 +94,26 @@ def _numpy() -> Any:
 # ---- on their way ---------------------------------------------------------------------------------------------------
 
 
-def _memory_of(array: Any) -> Any:
-    """The handle of the memory that an array looks into; None if that is not in the arena."""
-    base, kind = array.base, type(array)
-    while type(base) is kind:
-        base = base.base
-    if type(base) is memoryview:
-        base = base.obj
-    return base if isinstance(base, (ArrayMemory, _memory.SharedBase)) else None
+def _memory_of(array: Any) -> tuple[Any, int]:
+    """The handle of the memory that an array looks into, and where; None if that is not in the arena."""
+    base = array.base
+    while base is not None and not isinstance(base, (ArrayMemory, _memory.SharedBase)):
+        # Subclasses and what numpy's stride tricks put in between have a base, too.
+        base = base.obj if type(base) is memoryview else getattr(base, "base", None)
+    if base is None:
+        return None, 0
+    offset = array.__array_interface__["data"][0] - base.address
+    return (base, offset) if 0 <= offset <= base.nbytes else (None, 0)
 
 
 def _reduce(array: Any) -> Any:
-    memory = _memory_of(array) if _program.is_carrying() else None
+    if not _program.is_carrying():
+        return array.__reduce_ex__(4)  # whatever the protocol is
+    memory, offset = _memory_of(array)
     if memory is None:
         return array.__reduce_ex__(5)
     _program.note(memory)
     dtype, flags = array.dtype, array.flags
-    offset = array.__array_interface__["data"][0] - memory.address
     return _rebuild, (
         memory._key(),
         type(memory)._layout[0] == _memory.MEMORY[0],
@@ -128,10 +140,15 @@ def _rebuild(
         from .sharing import Shared
 
         memory = _reopen(Shared, *key)
-    array = _numpy().ndarray(shape, dtype, memory, offset, strides)
+    array = _numpy().ndarray(shape, dtype, _bytes_of(memory), offset, strides)
     if not writeable:
         array.flags.writeable = False
     return array
+
+
+def _bytes_of(memory: Any) -> Any:
+    """The memory as an array that holds a buffer of it: `ndarray` itself would not, and the handle could be closed."""
+    return _numpy().frombuffer(memory, "u1")
 
 
 def is_shared(array: NDArray[Any]) -> bool:
@@ -139,7 +156,7 @@ def is_shared(array: NDArray[Any]) -> bool:
     numpy = _numpy()
     if not isinstance(array, numpy.ndarray):
         raise TypeError(f"not a numpy array: {type(array).__name__}")
-    return type(array) is numpy.ndarray and _memory_of(array) is not None
+    return type(array) is numpy.ndarray and _memory_of(array)[0] is not None
 
 
 # ---- making them -----------------------------------------------------------------------------------------------------
@@ -155,6 +172,8 @@ def _new(shape: Any, dtype: Any, order: str, zero: bool) -> Any:
         )
     if order not in ("C", "F"):
         raise ValueError(f"order must be 'C' or 'F', not {order!r}")
+    if not hasattr(shape, "__index__") and not hasattr(shape, "__iter__"):
+        raise TypeError(f"the shape is an integer or a sequence of integers, not {shape!r}")
     shape = (shape,) if hasattr(shape, "__index__") else tuple(shape)
     nbytes = dtype.itemsize
     for length in shape:
@@ -162,17 +181,17 @@ def _new(shape: Any, dtype: Any, order: str, zero: bool) -> Any:
         if length < 0:
             raise ValueError("negative dimensions are not allowed")
         nbytes *= length
-    return numpy.ndarray(shape, dtype, ArrayMemory(nbytes, zero=zero), order=order)
+    return numpy.ndarray(shape, dtype, _bytes_of(ArrayMemory(nbytes, zero=zero)), order=order)
 
 
 def empty(shape: Shape, dtype: DTypeLike = float, order: Order = "C") -> NDArray[Any]:
     """A shared array with whatever was in that memory before. As `numpy.empty`; MemoryError at the program's limit."""
-    return _new(shape, dtype, order, False)  # type: ignore[no-any-return]
+    return _new(shape, dtype, order, False)
 
 
 def zeros(shape: Shape, dtype: DTypeLike = float, order: Order = "C") -> NDArray[Any]:
     """A shared array of zeros. As `numpy.zeros`."""
-    return _new(shape, dtype, order, True)  # type: ignore[no-any-return]
+    return _new(shape, dtype, order, True)
 
 
 def ones(shape: Shape, dtype: DTypeLike = float, order: Order = "C") -> NDArray[Any]:
@@ -187,7 +206,7 @@ def full(shape: Shape, fill_value: Any, dtype: DTypeLike = None, order: Order = 
         dtype = numpy.asarray(fill_value).dtype
     result = _new(shape, dtype, order, False)
     numpy.copyto(result, fill_value, casting="unsafe")
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 def array(object: ArrayLike, dtype: DTypeLike = None, *, order: str = "K", ndmin: int = 0) -> NDArray[Any]:
@@ -199,7 +218,7 @@ def array(object: ArrayLike, dtype: DTypeLike = None, *, order: str = "K", ndmin
         order = "F" if fortran else "C"
     result = _new(source.shape, source.dtype, order, False)
     numpy.copyto(result, source)
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 def _copies_if_needed(numpy: Any) -> bool:
@@ -209,8 +228,9 @@ def _copies_if_needed(numpy: Any) -> bool:
 def asarray(a: ArrayLike, dtype: DTypeLike = None, order: Order | None = None) -> NDArray[Any]:
     """`a` itself if it is a shared array of that dtype and order, else a shared copy."""
     numpy = _numpy()
-    if type(a) is numpy.ndarray and is_shared(a) and (dtype is None or a.dtype == numpy.dtype(dtype)):
-        if order is None or (a.flags.f_contiguous if order == "F" else a.flags.c_contiguous):
+    if type(a) is numpy.ndarray and is_shared(a):
+        same_order = order is None or (a.flags.f_contiguous if order == "F" else a.flags.c_contiguous)
+        if same_order and (dtype is None or a.dtype == numpy.dtype(dtype)):
             return a
     return array(a, dtype, order=order or "K")
 
@@ -224,21 +244,22 @@ def _like(prototype: Any, dtype: Any, order: str, shape: Any, zero: bool) -> Any
     source = _numpy().asanyarray(prototype)
     fortran = source.flags.f_contiguous and not source.flags.c_contiguous
     order = ("F" if fortran else "C") if order in ("K", "A") else order
-    return _new(source.shape if shape is None else shape, dtype or source.dtype, order, zero)
+    dtype = source.dtype if dtype is None else dtype
+    return _new(source.shape if shape is None else shape, dtype, order, zero)
 
 
 def empty_like(
     prototype: ArrayLike, dtype: DTypeLike = None, order: str = "K", shape: Shape | None = None
 ) -> NDArray[Any]:
     """A shared array of the same shape and dtype. As `numpy.empty_like`."""
-    return _like(prototype, dtype, order, shape, False)  # type: ignore[no-any-return]
+    return _like(prototype, dtype, order, shape, False)
 
 
 def zeros_like(
     a: ArrayLike, dtype: DTypeLike = None, order: str = "K", shape: Shape | None = None
 ) -> NDArray[Any]:
     """As `numpy.zeros_like`, in shared memory."""
-    return _like(a, dtype, order, shape, True)  # type: ignore[no-any-return]
+    return _like(a, dtype, order, shape, True)
 
 
 def ones_like(
@@ -254,4 +275,4 @@ def full_like(
     """As `numpy.full_like`, in shared memory."""
     result = _like(a, dtype, order, shape, False)
     _numpy().copyto(result, fill_value, casting="unsafe")
-    return result  # type: ignore[no-any-return]
+    return result

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from . import connection, counters, local, posixqueue, queues, synchronize
+    from . import connection, counters, local, posixqueue, queues, sharing, synchronize
 
 __all__ = [
     "BaseContext",
@@ -259,6 +259,12 @@ class BaseContext:
         from .local import LocalManager
 
         return LocalManager()
+
+    def share(self, obj: Any, *, name: str | None = None) -> sharing.Shared:
+        """See `processing.share`."""
+        from .sharing import share
+
+        return share(obj, name=name)
 
     # -- The program
 
