@@ -411,6 +411,18 @@ void pz_store_sweep(pz_proc *proc, pz_store *store)
 
 /* ---- checking ---------------------------------------------------------------------------------------------------- */
 
+static bool free_cells_are_valid(const pz_proc *proc, const pz_shard *shard)
+{
+    const pz_pool *pool = pz_at(proc, shard->pool);
+    for (unsigned klass = 0; shard->pool && klass < PZ_CELL_CLASSES; klass++) {
+        uint64_t steps = 0;
+        for (uint64_t place = pool->free[klass]; place; place = pz_item_at(proc, place)->order)
+            if (place % 16 || place >= proc->size || pz_item_at(proc, place)->klass != klass || ++steps > UINT32_MAX)
+                return false;
+    }
+    return true;
+}
+
 int pz_store_valid(pz_proc *proc, pz_store *store)
 {
     for (uint32_t i = 0; i < pz_store_shards(store); i++) {
@@ -418,6 +430,8 @@ int pz_store_valid(pz_proc *proc, pz_store *store)
         uint64_t word = pz_peek(&shard->table), counts = pz_peek(&shard->counts), entry = 0, found = 0, filled = 0;
         if (pz_peek(&shard->journal) || pz_peek(&shard->version) & 1 || shard->dead || store->batch)
             return -EBUSY;
+        if (!free_cells_are_valid(proc, shard))
+            return -EUCLEAN;
         if (!word) {
             if (counts)
                 return -ERANGE;
