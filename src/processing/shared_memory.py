@@ -182,11 +182,15 @@ class ShareableList:
             self.shm = SharedMemory(name)
             self._list_len, self._allocated_offsets = self._read_layout()
             return
-        items = [self._encode(item) for item in (sequence if sequence is not None else ())]
+        items = list(sequence) if sequence is not None else []
         offsets = [0]
         formats, codes, data = [], [], []
-        for value, code in items:
-            room = _EIGHT if code in (0, 3) else _EIGHT * (len(value) // _EIGHT + 1)
+        for item in items:
+            value, code = self._encode(item)
+            room = _EIGHT
+            if isinstance(item, (str, bytes)):
+                # As the standard library counts, in characters; but never too little.
+                room = _EIGHT * max(len(item) // _EIGHT + 1, -(-len(value) // _EIGHT))
             format = self._format_of(value, code, room)
             offsets.append(offsets[-1] + room)
             formats.append(format.encode("ascii"))
