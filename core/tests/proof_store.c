@@ -94,6 +94,16 @@ static void setup_take(void) { setup_put(4, 3, 0); }
 static void setup_take_middle(void) { setup_put(5, 2, 0); }
 static void setup_take_thing(void) { setup_put(4, 1, 0); }
 
+/* As setup_other_size, with cells of that size among the free ones. */
+static void setup_free_cells(void)
+{
+    setup_other_size();
+    for (uint32_t i = 10; i < 13; i++)
+        put(i, 120);
+    for (uint32_t i = 10; i < 13; i++)
+        take(i);
+}
+
 static void setup_clear(void)
 {
     setup_some(6);
@@ -323,6 +333,7 @@ const op store_ops[] = {
     DICT("dict: new key, an object", setup_new_thing, run_put),
     DICT("dict: overwrite", setup_same_size, run_put),
     DICT("dict: replace", setup_other_size, run_put),
+    DICT("dict: replace, free cells", setup_free_cells, run_put),
     DICT("dict: replace by a large one", setup_large, run_put),
     DICT("dict: replace by an object", setup_to_thing, run_put),
     DICT("dict: replace an object", setup_from_thing, run_put),
