@@ -25,7 +25,8 @@ import struct
 from functools import partial
 from types import GenericAlias
 
-from . import _segments, util
+from . import _segments
+from ._this import this
 
 TYPE_CHECKING = False  # as typing has it; importing that would make every start slower
 if TYPE_CHECKING:
@@ -101,9 +102,10 @@ class SharedMemory:
         self._buf = memoryview(self._mmap)
 
     def _create(self, name: str, size: int) -> int:
+        fd = _segments.create(name, size, self._mode, self._track)
         if self._track:
-            util.shutdown.register()  # which has the names removed
-        return _segments.create(name, size, self._mode, self._track)
+            this.leave_last()  # and have the names removed before
+        return fd
 
     def __reduce__(self) -> tuple[Any, ...]:
         cls = type(self)
@@ -217,7 +219,7 @@ class ShareableList:
             if 0 <= count <= size // (2 * _EIGHT):
                 offsets = list(struct.unpack_from(f"{count + 1}q", buf, _EIGHT))
                 end = (count + 2) * _EIGHT + offsets[-1] + count * (_EIGHT + 1)
-                if offsets[0] == 0 and offsets == sorted(offsets) and end <= size:
+                if offsets[0] == 0 and offsets == sorted(set(offsets)) and end <= size:
                     return count, offsets
         except struct.error:
             pass
