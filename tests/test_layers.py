@@ -31,10 +31,11 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"queues", "doorbell", "posixqueue", "values", "arrays", "sharing"}),
     frozenset({"nesting"}),
     frozenset({"mappings", "sets", "sequences"}),
-    frozenset({"connection", "containers", "sharedctypes", "shared_memory"}),
+    frozenset({"connection", "containers", "sharedctypes"}),
     frozenset({"_this"}),
     frozenset({"_this", "process", "spawn", "popen_fork", "popen_spawn", "forkserver", "popen_forkserver"}),
-    frozenset({"local", "managers"}),
+    frozenset({"local", "shared_memory"}),
+    frozenset({"managers"}),
     frozenset({"context"}),
     frozenset({""}),  # processing/__init__.py: the public names
     frozenset({"cli", "__main__"}),

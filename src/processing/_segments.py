@@ -143,7 +143,13 @@ class Book:
         """Writes a name down; -> what takes it back."""
         size = os.fstat(self.fd).st_size
         os.write(self.fd, Entry(inode, os.getpid(), tag, name).line())
-        return lambda: os.ftruncate(self.fd, size)
+
+        def take_back() -> None:
+            os.ftruncate(self.fd, size)
+            if size <= SMALL:
+                self.rewrite(self.read()[1])
+
+        return take_back
 
     def strike(self, name: str) -> None:
         """Takes a name out. Now and then the book is written anew; an empty one is removed."""

@@ -126,9 +126,13 @@ class ThisProcess:
         if not self.watches_forks:
             self.watches_forks = True
             os.register_at_fork(after_in_child=self.after_fork_in_child)
+        self.leave_last()
+
+    def leave_last(self) -> None:
+        """This process leaves the arena not when atexit would have it, but after all else that `shutdown` does: its
+        children may need it until they have ended, and so do the names that the program made."""
         util.shutdown.register()
         if not self.leaves_last and (attached := program()) is not None:
-            # Not when atexit would have it, but by `shutdown`, after the children: they may need us until then.
             self.leaves_last = True
             atexit.unregister(attached.leave)
 
