@@ -44,6 +44,10 @@ class Shared(_Pickles, _memory.SharedBase):
         """What the maker called it, or None."""
         return self._label
 
+    @name.setter
+    def name(self, value: str | None) -> None:
+        self._label = value
+
     def statistics(self) -> MemoryStatistics:
         """Its size, and how many hold it."""
         from .counters import MemoryStatistics
