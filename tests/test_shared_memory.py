@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-import processing
 import leaks
+import processing
 from helpers import LIMIT, child, children, ended, run_program, until
 from processing import _segments, managers, shared_memory
 from processing.shared_memory import ShareableList, SharedMemory
@@ -654,7 +654,7 @@ def test_text_of_many_bytes_is_not_cut() -> None:
 def test_a_failed_list_leaves_nothing() -> None:
     before = set(os.listdir(FOLDER))
     for bad in ([2**63], [object()], ["\ud800"], [1 + 2j]):
-        with pytest.raises(Exception):  # noqa: B017
+        with pytest.raises(Exception):
             ShareableList(bad)  # type: ignore[arg-type]
     assert set(os.listdir(FOLDER)) <= before
 

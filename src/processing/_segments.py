@@ -31,6 +31,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import stat
 import time
 from _thread import allocate_lock, get_ident
@@ -84,6 +85,7 @@ class Book:
         self.head = head  # makes the book if there is none
         self.how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
         self.fd = -1
+        self.size = 0
 
     def __enter__(self) -> Book:
         # Record locks belong to processes, so threads exclude each other first. Not inherited over a fork.
@@ -112,10 +114,14 @@ class Book:
             # Somebody removed it, or wrote a shorter one, while we waited.
             os.close(self.fd)
             self.fd = -1
-        if self.head and facts.st_size == 0:
-            os.write(self.fd, self.head().encode())
-        elif facts.st_size and os.pread(self.fd, 1, facts.st_size - 1) != b"\n":
-            os.write(self.fd, b"\n")  # somebody was killed within a line
+        self.size = facts.st_size
+        if self.head and self.size == 0:
+            self._append(self.head().encode())
+        elif self.size and os.pread(self.fd, 1, self.size - 1) != b"\n":
+            self._append(b"\n")  # somebody was killed within a line
+
+    def _append(self, text: bytes) -> None:
+        self.size += os.write(self.fd, text)
 
     def _close(self) -> None:
         if self.fd >= 0:
@@ -125,7 +131,7 @@ class Book:
 
     def read(self) -> tuple[list[str], dict[str, Entry]]:
         """The words of its head, and the names that are to be removed."""
-        head, *lines = os.pread(self.fd, os.fstat(self.fd).st_size, 0).split(b"\n")[:-1] or [b""]
+        head, *lines = os.pread(self.fd, self.size, 0).split(b"\n")[:-1] or [b""]
         entries: dict[str, Entry] = {}
         for line in lines:
             try:
@@ -141,11 +147,12 @@ class Book:
 
     def add(self, inode: int, tag: str, name: str) -> Callable[[], None]:
         """Writes a name down; -> what takes it back."""
-        size = os.fstat(self.fd).st_size
-        os.write(self.fd, Entry(inode, os.getpid(), tag, name).line())
+        size = self.size
+        self._append(Entry(inode, os.getpid(), tag, name).line())
 
         def take_back() -> None:
             os.ftruncate(self.fd, size)
+            self.size = size
             if size <= SMALL:
                 self.rewrite(self.read()[1])
 
@@ -153,10 +160,9 @@ class Book:
 
     def strike(self, name: str) -> None:
         """Takes a name out. Now and then the book is written anew; an empty one is removed."""
-        before = os.fstat(self.fd).st_size
-        after = before + os.write(self.fd, f"-{os.fsencode(name).hex()}\n".encode())
-        # Whenever the size passes a power of two: each line is copied a few times at most.
-        if after <= SMALL or before.bit_length() < after.bit_length():
+        self._append(f"-{os.fsencode(name).hex()}\n".encode())
+        # When the size has just passed a power of two: each line is copied a few times at most.
+        if self.size <= SMALL or (self.size - 256).bit_length() < self.size.bit_length():
             self.rewrite(self.read()[1])
 
     def rewrite(self, entries: dict[str, Entry]) -> None:
@@ -168,7 +174,7 @@ class Book:
             file.seek(0)
             head = file.readline()
         text = b"".join([head, *(entry.line() for entry in entries.values())])
-        if 2 * len(text) > os.fstat(self.fd).st_size:
+        if 2 * len(text) > self.size:
             return
         fresh = f"{self.path}.new"
         try:
@@ -248,6 +254,8 @@ def create(name: str, size: int, mode: int, track: bool) -> int:
     """A new segment of `size` zeroed bytes, all reserved; -> its descriptor. FileExistsError if the name is taken."""
     path = path_of(name)
     sweep_sometimes()
+    if os.path.lexists(path):
+        sweep(_bare(path))  # of a program that was killed, perhaps
     fd = os.open(FOLDER, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode)
     try:
         _reserve(fd, size, path)
@@ -293,14 +301,16 @@ def _link(fd: int, path: str) -> None:
 
 def attach(name: str, flags: int, mode: int) -> int:
     """A descriptor of a segment that somebody made. FileNotFoundError if there is none."""
-    sweep_sometimes()
-    return os.open(path_of(name), flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    path = path_of(name)
+    if not sweep_sometimes():
+        sweep(_bare(path))
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
 
 
 def unlink(name: str) -> None:
     """Takes the name away; who has the memory open keeps it. FileNotFoundError if there is none."""
     path = path_of(name)
-    if turns.are_mine() or not _program.is_attached() or not os.path.exists(own_path()):
+    if turns.are_mine() or not _program.is_attached():
         # A name that stays in the book is no harm: it is not the file of that inode any more.
         os.unlink(path)
         return
@@ -343,7 +353,9 @@ def _remove(entry: Entry, unless_open: bool) -> bool:
         if facts.st_ino != entry.inode or facts.st_uid != os.geteuid() or not stat.S_ISREG(facts.st_mode):
             return True
         if unless_open:
-            # Given only if no one else has it open or mapped; it goes with the descriptor.
+            # Given only if no one else has it open or mapped; it goes with the descriptor. Who opens it right now is
+            # kept waiting till then, and we get a signal: one that does nothing, the usual one kills.
+            fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
             fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         os.unlink(path)
     except FileNotFoundError:
@@ -365,14 +377,18 @@ def end_of_program() -> None:
             _tidy(book, os.getpid(), unless_open=False)
 
 
-def sweep_sometimes() -> None:
-    """Removes what programs left behind that were killed, if nobody has done so for some seconds."""
-    if turns.may_sweep():
+def sweep_sometimes() -> bool:
+    """Removes what programs left behind that were killed, if this process has not done so for some seconds."""
+    may = turns.may_sweep()
+    if may:
         sweep()
+    return may
 
 
-def sweep() -> None:
-    """Removes what programs left behind that were killed. OSErrors are left to the next who looks."""
+def sweep(wanted: str | None = None) -> None:
+    """Removes what programs left behind that were killed; `wanted`: those that have made this name. OSErrors are left
+    to the next who looks."""
+    word = None if wanted is None else f" {os.fsencode(wanted).hex()}\n".encode()
     own = f"{BOOK}{_program.program_id():016x}" if _program.is_attached() else ""
     for name in os.listdir(FOLDER):
         if not name.startswith(BOOK) or name.startswith(own or " "):
@@ -386,11 +402,18 @@ def sweep() -> None:
                 if not os.path.exists(path.removesuffix(".new")):
                     os.unlink(path)
                 continue
+            if word is not None and word not in _text(path):
+                continue
             with Book(path, wait=False) as book:
                 if book.fd >= 0:
                     _tidy(book, 0, unless_open=True)
         except (OSError, ValueError):
             continue
+
+
+def _text(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 def _tidy(book: Book, me: int, unless_open: bool) -> None:
@@ -424,7 +447,6 @@ def _each_once(first: list[str], others: list[str]) -> Iterator[str]:
 
 def _maps(pid: str, mapping: bytes) -> bool:
     try:
-        with open(f"/proc/{pid}/maps", "rb", buffering=0) as file:
-            return mapping in file.read()
+        return mapping in _text(f"/proc/{pid}/maps")
     except OSError:
         return False  # it is gone, or of another user

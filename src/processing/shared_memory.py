@@ -156,6 +156,11 @@ class SharedMemory:
 _EIGHT = 8
 _LONGEST = 9_999_999  # bytes of an item: its format is to fit 8 characters
 
+# What an item that is no text has: its format, and the code of what it becomes again.
+_NUMBERS = {bool: (b"xxxxxxx?", 0), int: (b"q", 0), float: (b"d", 0), type(None): (b"xxxxxx?x", 3)}
+# A str or bytes has the format "16s", padded with nulls that do not count. "3s " with its space is ours: three bytes,
+# nulls included. The standard library reads it, and replaces such a format when it writes the item.
+
 
 class ShareableList:
     """A list of a fixed length in named shared memory: int (64 bits), float, bool, str, bytes, None.
@@ -173,45 +178,41 @@ class ShareableList:
     Text that ends with null bytes keeps them: the standard library reads such an item without.
     """
 
-    # A str or bytes has the format "16s", padded with nulls that do not count. "3s " with its space is ours: three
-    # bytes, nulls included. The standard library reads it, and replaces such a format when it writes the item.
-    _NUMBERS = (bool, "xxxxxxx?"), (int, "q"), (float, "d"), (type(None), "xxxxxx?x")
-
     shm: SharedMemory
 
     def __init__(self, sequence: Iterable[Item] | None = None, *, name: str | None = None) -> None:
         if sequence is None and name is not None:
             self.shm = SharedMemory(name)
-            self._list_len, self._allocated_offsets = self._read_layout()
+            self._read_layout()
             return
         items = list(sequence) if sequence is not None else []
         offsets = [0]
-        formats, codes, data = [], [], []
+        formats, codes, parts = [], [], []
         for item in items:
-            value, code = self._encode(item)
             room = _EIGHT
             if isinstance(item, (str, bytes)):
                 # As the standard library counts, in characters; but never too little.
-                room = _EIGHT * max(len(item) // _EIGHT + 1, -(-len(value) // _EIGHT))
-            format = self._format_of(value, code, room)
+                size = len(item.encode("utf-8") if isinstance(item, str) else item)
+                room = _EIGHT * max(len(item) // _EIGHT + 1, -(-size // _EIGHT))
+            format, code, data = _pack(item, room)
             offsets.append(offsets[-1] + room)
-            formats.append(format.encode("ascii"))
+            formats.append(format.ljust(_EIGHT, b"\0"))
             codes.append(code)
-            data.append(struct.pack(format, value).ljust(room, b"\0"))
-        count = len(items)
-        image = b"".join(
-            (
-                struct.pack(f"{count + 2}q", count, *offsets),
-                *data,
-                *(format.ljust(_EIGHT, b"\0") for format in formats),
-                bytes(codes),
-            )
-        )
-        self._list_len, self._allocated_offsets = count, offsets
+            parts.append(data.ljust(room, b"\0"))
+        layout = struct.pack(f"{len(items) + 2}q", len(items), *offsets)
+        image = b"".join((layout, *parts, *formats, bytes(codes)))
+        self._set_layout(len(items), offsets)
         self.shm = SharedMemory(name, create=True, size=len(image))
         self.shm.buf[: len(image)] = image
 
-    def _read_layout(self) -> tuple[int, list[int]]:
+    def _set_layout(self, count: int, offsets: list[int]) -> None:
+        self._list_len = count
+        self._allocated_offsets = offsets
+        self._offset_data_start = (count + 2) * _EIGHT
+        self._offset_packing_formats = self._offset_data_start + offsets[-1]
+        self._offset_back_transform_codes = self._offset_packing_formats + count * _EIGHT
+
+    def _read_layout(self) -> None:
         """Of memory that somebody else has made; ValueError if it is no such list."""
         buf, size = self.shm.buf, self.shm.size
         try:
@@ -220,41 +221,12 @@ class ShareableList:
                 offsets = list(struct.unpack_from(f"{count + 1}q", buf, _EIGHT))
                 end = (count + 2) * _EIGHT + offsets[-1] + count * (_EIGHT + 1)
                 if offsets[0] == 0 and offsets == sorted(set(offsets)) and end <= size:
-                    return count, offsets
+                    return self._set_layout(count, offsets)
         except struct.error:
             pass
         raise ValueError(f"shared memory {self.shm.name!r} contains no ShareableList")
 
     # -- One item
-
-    @staticmethod
-    def _encode(value: Any) -> tuple[Any, int]:
-        """What is stored, and the code of what it becomes again."""
-        if isinstance(value, str):
-            return value.encode("utf-8"), 1
-        if isinstance(value, bytes):
-            return bytes(value), 2
-        if value is None:
-            return None, 3
-        if isinstance(value, (int, float)):
-            return value, 0
-        raise TypeError(
-            f"a ShareableList holds int, float, bool, str, bytes and None, not {type(value).__name__}"
-        )
-
-    @classmethod
-    def _format_of(cls, value: Any, code: int, room: int) -> str:
-        if code in (0, 3):
-            return next(format for kind, format in cls._NUMBERS if isinstance(value, kind))
-        if room > _LONGEST:
-            raise ValueError(f"an item of a ShareableList takes at most {_LONGEST} bytes, not {len(value)}")
-        if not value.endswith(b"\0"):
-            return f"{room}s"
-        if len(value) > _LONGEST // 10:
-            raise ValueError(
-                f"an item that ends with a null byte takes at most {_LONGEST // 10} bytes, not {len(value)}"
-            )
-        return f"{len(value)}s "
 
     def _at(self, position: Any, message: str = "index out of range") -> int:
         index = operator.index(position)
@@ -267,36 +239,33 @@ class ShareableList:
     def _get_packing_format(self, position: int) -> str:
         """The struct format of the item at a position."""
         start = self._offset_packing_formats + _EIGHT * self._at(position, "Requested position out of range.")
-        return bytes(self.shm.buf[start : start + _EIGHT]).rstrip(b"\0").decode("utf-8")
+        return bytes(self.shm.buf[start : start + _EIGHT]).rstrip(b"\0").decode("ascii")
 
     def __getitem__(self, position: int) -> Any:
         index = self._at(position)
-        format = self._get_packing_format(index)
-        (value,) = struct.unpack_from(
-            format, self.shm.buf, self._offset_data_start + self._allocated_offsets[index]
-        )
-        code = self.shm.buf[self._offset_back_transform_codes + index]
-        if code in (1, 2):
-            if format[-1] == "s":
-                value = value.rstrip(b"\0")
-            return value.decode("utf-8") if code == 1 else value
-        return None if code == 3 else value
+        buf = self.shm.buf
+        start = self._offset_packing_formats + _EIGHT * index
+        format = bytes(buf[start : start + _EIGHT]).rstrip(b"\0")
+        (value,) = struct.unpack_from(format, buf, self._offset_data_start + self._allocated_offsets[index])
+        code = buf[self._offset_back_transform_codes + index]
+        if code == 0:
+            return value
+        if code == 3:
+            return None
+        if format[-1:] == b"s":
+            value = value.rstrip(b"\0")
+        return value.decode("utf-8") if code == 1 else value
 
     def __setitem__(self, position: int, value: Item) -> None:
         index = self._at(position, "assignment index out of range")
         begin, end = self._allocated_offsets[index : index + 2]
-        raw, code = self._encode(value)
-        if code in (1, 2) and len(raw) > end - begin:
-            raise ValueError(
-                f"bytes/str item exceeds available storage: {len(raw)} bytes, there is room for {end - begin}"
-            )
-        format = self._format_of(raw, code, end - begin)
-        data = struct.pack(format, raw)
-        at = self._offset_packing_formats + _EIGHT * index
-        self.shm.buf[at : at + _EIGHT] = format.encode("ascii").ljust(_EIGHT, b"\0")
-        self.shm.buf[self._offset_back_transform_codes + index] = code
+        format, code, data = _pack(value, end - begin)
+        buf = self.shm.buf
+        start = self._offset_packing_formats + _EIGHT * index
+        buf[start : start + _EIGHT] = format.ljust(_EIGHT, b"\0")
+        buf[self._offset_back_transform_codes + index] = code
         start = self._offset_data_start + begin
-        self.shm.buf[start : start + len(data)] = data
+        buf[start : start + len(data)] = data
 
     # -- All items
 
@@ -317,18 +286,6 @@ class ShareableList:
         """The struct formats of all items as they are now."""
         return "".join(self._get_packing_format(index) for index in range(self._list_len))
 
-    @property
-    def _offset_data_start(self) -> int:
-        return (self._list_len + 2) * _EIGHT
-
-    @property
-    def _offset_packing_formats(self) -> int:
-        return self._offset_data_start + self._allocated_offsets[-1]
-
-    @property
-    def _offset_back_transform_codes(self) -> int:
-        return self._offset_packing_formats + self._list_len * _EIGHT
-
     def count(self, value: object) -> int:
         """How many items are equal to `value`."""
         return sum(value == item for item in self)
@@ -342,3 +299,29 @@ class ShareableList:
 
     def __class_getitem__(cls, item: Any) -> GenericAlias:
         return GenericAlias(cls, item)
+
+
+def _pack(value: Any, room: int) -> tuple[bytes, int, bytes]:
+    """The format of an item, the code of what it becomes again, and its bytes."""
+    known = _NUMBERS.get(type(value))
+    if known is not None:
+        return *known, struct.pack(known[0], value)
+    if isinstance(value, (str, bytes)):
+        data, code = (value.encode("utf-8"), 1) if isinstance(value, str) else (bytes(value), 2)
+        size = len(data)
+        if size > room:
+            raise ValueError(
+                f"bytes/str item exceeds available storage: {size} bytes, there is room for {room}"
+            )
+        nulls = data.endswith(b"\0")
+        longest = _LONGEST // 10 if nulls else _LONGEST
+        if (size if nulls else room) > longest:
+            after = " that ends with a null byte" if nulls else ""
+            raise ValueError(f"an item{after} of a ShareableList takes at most {longest} bytes, not {size}")
+        return (b"%ds " % size if nulls else b"%ds" % room), code, data if nulls else data.ljust(room, b"\0")
+    for kind, (format, code) in _NUMBERS.items():
+        if isinstance(value, kind):
+            return format, code, struct.pack(format, value)
+    raise TypeError(
+        f"a ShareableList holds int, float, bool, str, bytes and None, not {type(value).__name__}"
+    )

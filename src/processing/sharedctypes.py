@@ -201,20 +201,29 @@ def make_property(name: str) -> property:
     return made
 
 
+# Calls of methods: a fifth faster here than `with`.
 template = """
 def get(self):
-    with self._lock:
+    lock = self._lock
+    lock.acquire()
+    try:
         return self._obj.NAME
+    finally:
+        lock.release()
 def set(self, value):
-    with self._lock:
+    lock = self._lock
+    lock.acquire()
+    try:
         self._obj.NAME = value
+    finally:
+        lock.release()
 """
 by_string = """
 def get(self):
-    with self._lock:
+    with self:
         return getattr(self._obj, NAME)
 def set(self, value):
-    with self._lock:
+    with self:
         setattr(self._obj, NAME, value)
 """
 
@@ -269,12 +278,20 @@ class SynchronizedArray(SynchronizedBase):
         return len(self._obj)
 
     def __getitem__(self, i: Any) -> Any:
-        with self._lock:
+        lock = self._lock
+        lock.acquire()
+        try:
             return self._obj[i]
+        finally:
+            lock.release()
 
     def __setitem__(self, i: Any, value: Any) -> None:
-        with self._lock:
+        lock = self._lock
+        lock.acquire()
+        try:
             self._obj[i] = value
+        finally:
+            lock.release()
 
     def __getslice__(self, start: int, stop: int) -> Any:
         return self[start:stop]
