@@ -13,6 +13,10 @@ from processing import _failures
 from processing import _native
 from processing import _program
 
+from processing._message import quick
+
+from _pickle import dumps
+
 cdef extern from *:
     """
     typedef struct pz_area { /* PZ_MEMORY */
@@ -23,10 +27,24 @@ cdef extern from *:
         char name[PZ_NAME];
     } pz_area;
     #define AREA_NAME_AT offsetof(pz_area, name)
+
+    /* numpy's array interface, https://numpy.org/doc/stable/reference/arrays.interface.html */
+    typedef struct pz_numpy_array {
+        int two, nd;
+        char typekind;
+        int itemsize, flags;
+        Py_ssize_t *shape, *strides;
+        void *data;
+    } pz_numpy_array;
+    enum { ARRAY_C_CONTIGUOUS = 0x1, ARRAY_WRITEABLE = 0x400 };
     """
     ctypedef struct pz_area:
         uint64_t length, start
     enum: AREA_NAME_AT
+    ctypedef struct pz_numpy_array:
+        int flags
+        void *data
+    enum: ARRAY_C_CONTIGUOUS, ARRAY_WRITEABLE
 
 cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_native.proc, PZ_PROC_CAPSULE)
 cdef enum:
@@ -103,6 +121,75 @@ cdef class SharedBase(Handle):
             raise _failures.handle_closed(self)
         return shared_value(self)
 
+
+# ---- arrays that look into them -------------------------------------------------------------------------------------
+
+# The start of a pickle that calls the function behind it with the tuple that follows, and the end.
+cdef bytes CALL = b"\x80\x05cprocessing.arrays\n_rebuild\n"
+cdef bytes END = b"R."
+
+
+cdef Handle memory_of(array):
+    """The handle of the memory that an array looks into; None if that is not in the arena."""
+    base = array.base
+    while base is not None:
+        if isinstance(base, ArrayMemoryBase) or isinstance(base, SharedBase):
+            return base
+        # Subclasses and what numpy's stride tricks put in between have a base, too.
+        base = base.obj if type(base) is memoryview else getattr(base, "base", None)
+    return None
+
+
+def place_of(array):
+    """What arrays._rebuild needs to make the same view in another process, and the handle; None if the array does not
+    lie in the arena."""
+    cdef Handle memory = memory_of(array)
+    if memory is None or memory.at == NULL:
+        return None
+    capsule = array.__array_struct__
+    cdef pz_numpy_array *facts = <pz_numpy_array *>PyCapsule_GetPointer(capsule, NULL)
+    cdef bint is_memory = isinstance(memory, ArrayMemoryBase)
+    cdef size_t start = <size_t>memory.at + (<pz_area *>memory.at).start
+    cdef uint64_t length
+    if is_memory:
+        length = (<pz_area *>memory.at).length
+    else:
+        start = <size_t>pz_parcel_data(<pz_parcel *>memory.at)
+        length = (<pz_parcel *>memory.at).length
+    if <size_t>facts.data < start or <size_t>facts.data - start > length:
+        return None
+    dtype = array.dtype
+    return (
+        memory._key(),
+        is_memory,
+        dtype.str if dtype.isbuiltin == 1 else dtype,  # a short name is quicker than a pickled dtype
+        array.shape,
+        None if facts.flags & ARRAY_C_CONTIGUOUS else array.strides,
+        <size_t>facts.data - start,
+        facts.flags & ARRAY_WRITEABLE != 0,
+    ), memory
+
+
+def pickled_array(array, list refs):
+    """For _message.quick: the pickle of an array, as pickle itself makes it of what arrays._reduce gives."""
+    found = place_of(array)
+    if found is None:
+        return None
+    cdef Handle memory = found[1]
+    place = found[0]
+    if type(place[2]) is not str:
+        return None
+    cdef bytes packed = dumps(place, 2)
+    refs.append((memory.ref.offset, memory.ref.gen))
+    return CALL + packed[2:-1] + END
+
+
+def send_as_views(cls):
+    """Arrays of exactly this type are sent by pickled_array from now on."""
+    quick[cls] = pickled_array
+
+
+# ---- making them -----------------------------------------------------------------------------------------------------
 
 def holders(Handle handle not None):
     """How many processes, messages and other objects hold the object."""

@@ -87,6 +87,7 @@ def _numpy() -> Any:
         except ImportError as error:
             raise ImportError("processing.arrays needs numpy: pip install processing[numpy]") from error
         reducers.register(numpy.ndarray, _reduce)
+        _memory.send_as_views(numpy.ndarray)
         _loaded = numpy
     return _loaded
 
@@ -94,35 +95,15 @@ def _numpy() -> Any:
 # ---- on their way ---------------------------------------------------------------------------------------------------
 
 
-def _memory_of(array: Any) -> tuple[Any, int]:
-    """The handle of the memory that an array looks into, and where; None if that is not in the arena."""
-    base = array.base
-    while base is not None and not isinstance(base, (ArrayMemory, _memory.SharedBase)):
-        # Subclasses and what numpy's stride tricks put in between have a base, too.
-        base = base.obj if type(base) is memoryview else getattr(base, "base", None)
-    if base is None:
-        return None, 0
-    offset = array.__array_interface__["data"][0] - base.address
-    return (base, offset) if 0 <= offset <= base.nbytes else (None, 0)
-
-
 def _reduce(array: Any) -> Any:
     if not _program.is_carrying():
         return array.__reduce_ex__(4)  # whatever the protocol is
-    memory, offset = _memory_of(array)
-    if memory is None:
+    found = _memory.place_of(array)
+    if found is None:
         return array.__reduce_ex__(5)
+    place, memory = found
     _program.note(memory)
-    dtype, flags = array.dtype, array.flags
-    return _rebuild, (
-        memory._key(),
-        type(memory)._layout[0] == _memory.MEMORY[0],
-        dtype.str if dtype.isbuiltin == 1 else dtype,  # a short name is quicker than a pickled dtype
-        array.shape,
-        None if flags.c_contiguous else array.strides,
-        offset,
-        flags.writeable,
-    )
+    return _rebuild, place
 
 
 def _rebuild(
@@ -156,7 +137,7 @@ def is_shared(array: NDArray[Any]) -> bool:
     numpy = _numpy()
     if not isinstance(array, numpy.ndarray):
         raise TypeError(f"not a numpy array: {type(array).__name__}")
-    return type(array) is numpy.ndarray and _memory_of(array)[0] is not None
+    return type(array) is numpy.ndarray and _memory.place_of(array) is not None
 
 
 # ---- making them -----------------------------------------------------------------------------------------------------
