@@ -191,18 +191,22 @@ def _echo(gate: Gate, get: Callable[[], Any], put: Callable[[Any], Any], count: 
 
 
 def _round_trips(
-    kit: Any, ours: tuple[Callable[[Any], Any], Callable[[], Any]], theirs: tuple[Any, Any], count: int
+    kit: Any,
+    ours: tuple[Callable[[Any], Any], Callable[[], Any]],
+    theirs: tuple[Any, Any],
+    count: int,
+    message: Any = MESSAGE,
 ) -> float:
     gate = Gate()
     put, get = ours
     other = _started(kit, _echo, gate, *theirs, count)
     for _ in repeat(None, _warm(count)):
-        put(MESSAGE)
+        put(message)
         get()
     gate.open()
     start = perf_counter()
     for _ in repeat(None, count):
-        put(MESSAGE)
+        put(message)
         get()
     seconds = perf_counter() - start
     other.join()

@@ -18,6 +18,7 @@ PEERS = {
     "processing": "processing",
     "threads": "threading",
     "multiprocessing": "multiprocessing",
+    "message": "processing",
     "faster-fifo": "faster_fifo",
     "array": "array",
     "list": "builtins",
@@ -90,6 +91,8 @@ def kit_of(peer: str) -> Any:
         return Kit(
             peer, module, PosixQueue=context.Queue, SharedArray=context.Array, SharedValue=context.Value
         )
+    if peer == "message":
+        return Kit(peer, module)
     if peer == "processing":
         manager = module.LocalManager()
         return Kit(peer, module, SharedArray=manager.SharedArray, SharedValue=manager.SharedValue)

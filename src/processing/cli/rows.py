@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import loops, loops_values
+from . import loops, loops_arrays, loops_values
 
 __all__ = ["GROUPS", "ROWS", "STANDARD_LIBRARY", "Bar", "Row", "select"]
 
@@ -21,34 +21,40 @@ PINNED_LEAST = 0.9
 
 @dataclass(frozen=True)
 class Group:
-    """One table: its heading, and the unit of its rows."""
+    """One table: its heading, and the unit of its rows; `times`: less is better, and a second is so many units."""
 
     title: str
     unit: str = "per second"
+    times: float = 0.0
 
 
 GROUPS = {
     "messages": Group("256-character strings passed between processes or threads, per second"),
     "trips": Group("Round trips of a 256-character string, per second"),
     "arrays": Group("numpy arrays of 64 MiB, GiB per second", "GiB/s"),
+    "hand-over": Group("A numpy array handed to another process, microseconds", "us", 1e6),
+    "memory": Group(
+        "An array that eight processes open: growth of the memory of all, in sizes of the array", "copies", 1
+    ),
     "locks": Group("Acquires and releases of a lock, per second"),
     "waking": Group("Two processes or threads that wait for each other in turn, waits per second"),
     "values": Group("Shared numbers read, written and updated under their lock, per second"),
     "starts": Group("Processes started and joined, per second"),
-    "imports": Group("Time to import, milliseconds", "ms"),
+    "imports": Group("Time to import, milliseconds", "ms", 1e3),
 }
 
 
 @dataclass(frozen=True)
 class Bar:
-    """`processing` should reach `least` times the peer's figure; or, for imports, take at most `more` ms longer."""
+    """`processing` should reach `least` times the peer's figure; or take at most `more` units more."""
 
     peer: str
     least: float = 0.0
     more: float | None = None
+    unit: str = "ms"
 
     def text(self) -> str:
-        return f"{self.least:g}x" if self.more is None else f"+{self.more:g} ms"
+        return f"{self.least:g}x" if self.more is None else f"+{self.more:g} {self.unit}"
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Row:
     """One measurement.
 
     `things` names what is measured, by peer, and so lists the peers. A count of one stands for `scale` units of the
-    group. `count` is the first guess; `fixed`: it is not adapted. Less is better for imports alone.
+    group. `count` is the first guess; `fixed`: it is not adapted.
     """
 
     name: str
@@ -72,11 +78,13 @@ class Row:
 
     @property
     def less_is_better(self) -> bool:
-        return self.group == "imports"
+        return GROUPS[self.group].times > 0
 
     def figure(self, count: int, seconds: float) -> float:
         """What is shown of one measurement."""
-        return seconds / count * 1000 if self.less_is_better else count * self.scale / seconds
+        if self.less_is_better:
+            return seconds / count / self.scale * GROUPS[self.group].times
+        return count * self.scale / seconds
 
     def bars_for(self, pinned: bool) -> tuple[Bar, ...]:
         if not pinned or self.less_is_better:
@@ -171,6 +179,33 @@ ROWS = (
         count=2,
         least=2,
         scale=loops.ARRAY_BYTES / 2**30,
+        needs="numpy",
+    ),
+    Row(
+        "array-hand-over",
+        "hand-over",
+        loops_arrays.hand_over,
+        {
+            "processing": "processing.Queue, shared array of 1 GiB",
+            "message": "processing.Queue, None",
+            "multiprocessing": "multiprocessing.Queue, array of 64 MiB",
+        },
+        (Bar("message", more=20, unit="us"),),
+        count=10,
+        scale=2,
+        needs="numpy",
+    ),
+    Row(
+        "array-readers",
+        "memory",
+        loops_arrays.share_memory,
+        {
+            "processing": "processing.share, 1 GiB",
+            "multiprocessing": "multiprocessing.Queue, 64 MiB",
+        },
+        (Bar(MP, 7),),
+        count=1,
+        fixed=True,
         needs="numpy",
     ),
     Row(
