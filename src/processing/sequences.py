@@ -307,6 +307,14 @@ class SharedDeque(_Items, _sequence.SequenceBase, _MutableSequence):
         """Removes the item at the left end and gives it. IndexError: it is empty."""
         return self._pop(0)
 
+    def insert(self, index: SupportsIndex, value: Any) -> None:
+        """Inserts before `index`. IndexError: it is full."""
+        at = operator.index(index)
+        if self._maxlen is None:
+            self._insert(at, value)
+        else:  # where _insert has the item at the other end go
+            self._replace(0, at, at, None, convert_all([value]))
+
     def extendleft(self, values: Iterable[Any]) -> None:
         """Adds one after the other at the left end, so that the last is the first then; seen as one step."""
         self._extend(convert_all(values), True)
