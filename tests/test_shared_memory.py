@@ -7,6 +7,7 @@ import gc
 import mmap
 import os
 import pickle
+import random
 import resource
 import secrets
 import signal
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ import pytest
 import leaks
 import processing
 from helpers import LIMIT, child, children, ended, run_program, until
-from processing import _segments, managers, shared_memory
+from processing import _segments, shared_memory
 from processing.shared_memory import ShareableList, SharedMemory
 
 FOLDER = Path("/dev/shm")
@@ -405,7 +407,11 @@ def killed_program(tmp_path: Path, text: str, victims: str = "all") -> list[str]
     path = tmp_path / "killed.py"
     path.write_text(textwrap.dedent(text))
     with subprocess.Popen(
-        [sys.executable, str(path)], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         assert process.stdout is not None
         words = process.stdout.readline().split()
@@ -446,11 +452,55 @@ def test_a_killed_program_is_tidied_up_after(tmp_path: Path) -> None:
     assert set(os.listdir(FOLDER)) <= before
 
 
-def test_opening_is_such_an_opportunity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lately", [False, True])
+def test_opening_is_such_an_opportunity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lately: bool
+) -> None:
     *names, _ = killed_program(tmp_path, MAKES_AND_WAITS)
-    monkeypatch.setattr(_segments.turns, "swept", 0.0)
+    monkeypatch.setattr(_segments.turns, "swept", time.monotonic() if lately else 0.0)
     with pytest.raises(FileNotFoundError):
         SharedMemory(names[0])
+    assert not any(map(exists, names))
+
+
+def test_a_restarted_program_gets_its_name_again(tmp_path: Path, name: str) -> None:
+    text = f"""
+    import os
+    from processing.shared_memory import SharedMemory
+    mine = SharedMemory({name!r}, create=True, size=10)
+    print(mine.name, os.getpid(), flush=True)
+    input()
+    """
+    for _ in range(2):
+        assert killed_program(tmp_path, text)[0] == name
+        assert exists(name)
+    made = SharedMemory(name, create=True, size=10)
+    made.unlink()
+    made.close()
+
+
+def churn_until_killed(number: int, started: Any) -> None:
+    started.release()
+    while True:
+        churn()
+
+
+def test_killed_at_random_moments_nothing_hangs_or_stays() -> None:
+    """Processes that make and remove names are killed; the others go on, and in the end no name is left."""
+    before = set(os.listdir(FOLDER))
+    context = processing.get_context("fork")
+    started = context.Semaphore(0)
+    for _ in range(10):
+        with children(context, 3, churn_until_killed, started) as processes:
+            for _ in processes:
+                assert started.acquire(timeout=LIMIT)
+            for process in processes:
+                time.sleep(random.random() / 100)
+                process.kill()
+        churn()
+    if os.path.exists(_segments.own_path()):
+        _segments.end_of_program()
+    assert set(os.listdir(FOLDER)) <= before
 
 
 def test_not_while_a_process_of_it_lives(tmp_path: Path, is_running: Any) -> None:
@@ -689,107 +739,3 @@ def test_lists_pickle_by_name(items: ShareableList) -> None:
         same[3] = protocol
         assert items[3] == protocol
         same.shm.close()
-
-
-# ---- SharedMemoryManager --------------------------------------------------------------------------------------------
-
-
-def test_a_manager_removes_what_it_made() -> None:
-    with managers.SharedMemoryManager() as manager:
-        memory, items = manager.SharedMemory(size=100), manager.ShareableList(range(5))
-        names = [memory.name, items.shm.name]
-        assert all(map(exists, names))
-        manager.SharedMemory(10).unlink()
-    assert not any(map(exists, names))
-    memory.buf[0] = 1
-    assert list(items) == [0, 1, 2, 3, 4]
-    manager.shutdown()
-    with pytest.raises(ValueError, match="shut down"):
-        manager.SharedMemory(1)
-    with pytest.raises(processing.ProcessError):
-        manager.start()
-    memory.close()
-    items.shm.close()
-
-
-def test_a_manager_that_was_not_started() -> None:
-    manager = managers.SharedMemoryManager()
-    with pytest.raises(ValueError, match="not been started"):
-        manager.SharedMemory(9)
-    with pytest.raises(ValueError, match="not been started"):
-        manager.ShareableList([])
-    with pytest.raises(NotImplementedError):
-        manager.connect()
-    with pytest.raises(NotImplementedError):
-        managers.SharedMemoryManager(address=("", 0))
-    with pytest.raises(TypeError):
-        manager.start(print)
-    manager.shutdown()
-
-
-def test_a_manager_that_is_collected() -> None:
-    manager = managers.SharedMemoryManager()
-    manager.start()
-    name = manager.SharedMemory(10).name
-    del manager
-    gc.collect()
-    assert not exists(name)
-
-
-def make_some(manager: managers.SharedMemoryManager, queue: Any) -> None:
-    queue.put((manager.SharedMemory(10), manager.ShareableList(["a"])))
-    manager.shutdown()  # not here
-
-
-def test_a_manager_in_other_processes(start_method: Any) -> None:
-    with managers.SharedMemoryManager() as manager:
-        queue = start_method.SimpleQueue()
-        with child(start_method, make_some, manager, queue) as process:
-            ended(process)
-        memory, items = queue.get()
-        assert exists(memory.name) and exists(items.shm.name)
-        copy = pickle.loads(pickle.dumps(manager))
-    assert not exists(memory.name) and not exists(items.shm.name)
-    with pytest.raises(ValueError, match="shut down"):
-        copy.SharedMemory(10)
-    memory.close()
-    items.shm.close()
-
-
-def test_a_manager_that_the_program_forgot(tmp_path: Path) -> None:
-    done = run_program(
-        tmp_path,
-        """
-        from processing.managers import SharedMemoryManager
-        manager = SharedMemoryManager()
-        manager.start()
-        print(manager.SharedMemory(10).name, manager.ShareableList([1]).shm.name)
-        """,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert not any(map(exists, done.stdout.split()))
-
-
-def test_a_collection_within_a_making(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A manager that is collected, and a segment that is unlinked, while their thread has the book open."""
-    manager = managers.SharedMemoryManager()
-    manager.start()
-    held = [manager]
-    del manager
-    name = held[0].SharedMemory(10).name
-    other = SharedMemory(create=True, size=1)
-    other.close()
-    link = _segments._link
-
-    def link_and_collect(fd: int, path: str) -> None:
-        link(fd, path)
-        held.clear()
-        gc.collect()
-        other.unlink()
-
-    monkeypatch.setattr(_segments, "_link", link_and_collect)
-    made = SharedMemory(create=True, size=1)
-    assert not exists(name) and not exists(other.name)
-    made.unlink()
-    made.close()
-    _segments.end_of_program()

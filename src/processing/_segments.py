@@ -31,7 +31,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import signal
 import stat
 import time
 from _thread import allocate_lock, get_ident
@@ -44,6 +43,9 @@ if TYPE_CHECKING:
 
 FOLDER = "/dev/shm"
 BOOK = util.BOOK_OF_NAMES.rpartition("/")[2]
+SIGURG: int = __import__(
+    "_signal"
+).SIGURG  # ignored unless somebody asks for it; the module `signal` imports slowly
 SMALL = 4096  # bytes of a book that is looked through whenever a name is taken out
 PATIENCE = 5.0  # seconds between two looks for books of others
 
@@ -355,7 +357,7 @@ def _remove(entry: Entry, unless_open: bool) -> bool:
         if unless_open:
             # Given only if no one else has it open or mapped; it goes with the descriptor. Who opens it right now is
             # kept waiting till then, and we get a signal: one that does nothing, the usual one kills.
-            fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(fd, fcntl.F_SETSIG, SIGURG)
             fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         os.unlink(path)
     except FileNotFoundError:
