@@ -45,6 +45,7 @@ LAYERS: tuple[frozenset[str], ...] = (
 UPWARDS: dict[tuple[str, str], str] = {
     ("_failures", "_program"): "an out-of-memory message says how much is in use",
     ("_message", "arrays"): "arrays that look into shared memory are sent as such from then on",
+    ("_sequence", "nesting"): "containers in a slice that is assigned become shared ones",
     ("_store", "containers"): "a value that is a container is given back as a handle of its class",
     ("_store", "groups"): "`with container:` begins a group",
     ("_store", "sharing"): "a large value is given back through what share() makes",

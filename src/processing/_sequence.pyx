@@ -34,12 +34,29 @@ def new(cls, int form, most=None):
     return new_store(cls, form, <uint64_t>-1 if most is None else <uint64_t>most)
 
 
-cdef int64_t position(index, who) except? -1:
-    """An index as a number; one that no sequence can have is out of range."""
-    number = operator_index(index)
-    if not -(1 << 62) < number < 1 << 62:
-        raise IndexError(f"{type(who).__name__} index out of range")
-    return number
+cdef int64_t position(index, StoreBase who) except? -1:
+    """An index as a number."""
+    if type(index) is int:
+        try:
+            return index
+        except OverflowError:
+            raise IndexError("cannot fit 'int' into an index-sized integer") from None
+    if not hasattr(index, "__index__"):
+        slices = " or slices" if who.store().form == PZ_FORM_LIST else ""
+        raise TypeError(f"{type(who).__name__} indices must be integers{slices}, not {type(index).__name__}")
+    return position(operator_index(index), who)
+
+
+cdef list converted(values):
+    """The values of a slice assignment; containers among them are shared ones."""
+    from processing.nesting import convert_all
+
+    try:
+        return convert_all(values)
+    except TypeError:
+        if hasattr(values, "__iter__"):
+            raise
+    raise TypeError("can only assign an iterable")
 
 
 cdef list prepare_all(list values, who):
@@ -92,31 +109,21 @@ cdef class SequenceBase(StoreBase):
 
     def __getitem__(self, index):
         """The item at `index`, or (lists) a list of those of a slice, as at one moment."""
-        if type(index) is int:
-            return self.item(position(index, self))
-        if isinstance(index, slice):
-            self.sliceable()
+        if type(index) is slice and self.store().form == PZ_FORM_LIST:
             return self._items(index.start, index.stop, index.step)[0]
         return self.item(position(index, self))
 
     def __setitem__(self, index, value):
-        if isinstance(index, slice):
-            self.sliceable()
-            self._replace(0, index.start, index.stop, index.step, list(value))
+        if type(index) is slice and self.store().form == PZ_FORM_LIST:
+            self._replace(0, index.start, index.stop, index.step, converted(value))
         else:
             self._set(position(index, self), value)
 
     def __delitem__(self, index):
-        if isinstance(index, slice):
-            self.sliceable()
+        if type(index) is slice and self.store().form == PZ_FORM_LIST:
             self._replace(0, index.start, index.stop, index.step, None)
         else:
             self._delete(position(index, self))
-
-    cdef int sliceable(self) except -1:
-        if self.store().form == PZ_FORM_DEQUE:
-            raise TypeError("sequence index must be integer, not 'slice'")
-        return 0
 
     def _set(self, int64_t index, value):
         if self.group is not None and self.grouped():
@@ -166,13 +173,14 @@ cdef class SequenceBase(StoreBase):
             return self.group.appendleft(value)
         self.put(0, False, value)
 
-    def _pop(self, int64_t index):
+    def _pop(self, index):
         """Removes the item at `index` and gives it. IndexError."""
+        cdef int64_t at = position(index, self)
         if self.group is not None and self.grouped():
-            return self.group.pop(index)
+            return self.group.pop(at)
         cdef pz_value_out out
         cdef pz_shard *shard = self.open()
-        cdef int rc = pz_seq_take(proc, self.store(), index, &out)
+        cdef int rc = pz_seq_take(proc, self.store(), at, &out)
         pz_store_close(proc, shard)
         check(rc, self)
         if rc == 0:

@@ -110,19 +110,6 @@ class _Items(Container):
 
     # -- Single items
 
-    def _at(self, index: Any) -> int:
-        """An index of another type as an int; IndexError if it is far too large."""
-        if isinstance(index, int) or hasattr(index, "__index__"):
-            number = operator.index(index)
-            if -(2**63) <= number < 2**63:
-                return number
-            raise IndexError("cannot fit 'int' into an index-sized integer")
-        raise TypeError(
-            f"{type(self).__name__} indices must be integers{self._or_slices}, not {type(index).__name__}"
-        )
-
-    _or_slices = ""
-
     def insert(self, index: SupportsIndex, value: Any) -> None:
         """Inserts before `index`."""
         self._insert(operator.index(index), value)
@@ -178,7 +165,6 @@ class SharedList(_Items, _sequence.SequenceBase, _MutableSequence):
 
     __slots__ = ()
     _builtin = list
-    _or_slices = " or slices"
 
     def __new__(cls, iterable: Iterable[Any] = _NOTHING, /, *, name: str | None = None) -> SharedList:
         self = _sequence.new(cls, _LIST)
@@ -200,36 +186,13 @@ class SharedList(_Items, _sequence.SequenceBase, _MutableSequence):
         filled: list[Any] = self._filled([], memo)
         return filled
 
-    def __getitem__(self, index: Any) -> Any:
-        if type(index) is slice:
-            return self._items(index.start, index.stop, index.step)[0]
-        return self._get(self._at(index))
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        if type(index) is not slice:
-            self._set(self._at(index), value)
-            return
-        try:
-            values = convert_all(value)
-        except TypeError:
-            if hasattr(value, "__iter__"):
-                raise
-            raise TypeError("can only assign an iterable") from None
-        self._replace(0, index.start, index.stop, index.step, values)
-
-    def __delitem__(self, index: Any) -> None:
-        if type(index) is slice:
-            self._replace(0, index.start, index.stop, index.step, None)
-        else:
-            self._delete(self._at(index))
-
     append = _sequence.SequenceBase._append
     clear = _sequence.SequenceBase._clear
     reverse = _sequence.SequenceBase._reverse
 
     def pop(self, index: SupportsIndex = -1, /) -> Any:
         """Removes the item at `index` and gives it. IndexError."""
-        return self._pop(self._at(index))
+        return self._pop(index)
 
     def sort(self, *, key: Callable[[Any], Any] | None = None, reverse: bool = False) -> None:
         """Sorts in one step; the items are compared outside of all locks, again if somebody changes the list."""
@@ -284,15 +247,6 @@ class SharedDeque(_Items, _sequence.SequenceBase, _MutableSequence):
     def _fill(self, memo: dict[Any, Any]) -> deque[Any]:
         filled: deque[Any] = self._filled(deque(maxlen=self._maxlen), memo)
         return filled
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._get(self._at(index))
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        self._set(self._at(index), value)
-
-    def __delitem__(self, index: Any) -> None:
-        self._delete(self._at(index))
 
     append = _sequence.SequenceBase._append
     appendleft = _sequence.SequenceBase._appendleft
