@@ -1,25 +1,77 @@
-"""processing.arrays: made as numpy makes them, sent without a copy, freed with the last view."""
+"""processing.arrays: numpy arrays in shared memory, which travel as views; their lives, and numpy's own functions as
+oracles."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
-import os
 import pickle
-from dataclasses import dataclass
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import processing
-from helpers import LIMIT, Flag, child, ended, kill, output_of, until
-from processing import arrays, reduction
+from helpers import LIMIT, child, children, ended, kill, output_of, until
 
 np = pytest.importorskip("numpy")
-given = pytest.importorskip("hypothesis").given
-from hypothesis import settings, strategies  # noqa: E402
+
+from hypothesis import given  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from processing import arrays  # noqa: E402
 
 MIB = 1 << 20
+
+VIEWS = {
+    "whole": lambda a: a,
+    "a slice": lambda a: a[1:3],
+    "every other": lambda a: a[::2, 1::3],
+    "backwards": lambda a: a[::-1, ::-2],
+    "transposed": lambda a: a.T,
+    "a column": lambda a: a[:, 2],
+    "a diagonal": lambda a: a.diagonal(),
+    "one element": lambda a: a[1:2, 1:2],
+    "none of it": lambda a: a[2:2],
+    "the end": lambda a: a[4:],
+    "more dimensions": lambda a: a[np.newaxis, :, np.newaxis],
+    "another dtype": lambda a: a.view("u1"),
+    "flat": lambda a: a.reshape(-1),
+    "broadcast": lambda a: np.broadcast_to(a, (2, *a.shape)),
+    "a moving window": lambda a: np.lib.stride_tricks.sliding_window_view(a, (2, 2)),
+    "from a buffer": lambda a: np.frombuffer(memoryview(a.reshape(-1)), a.dtype),
+    "of a memoryview": lambda a: np.asarray(memoryview(a)),
+}
+
+DTYPES = {
+    "bool": "?",
+    "bytes": "u1",
+    "half": "f2",
+    "complex": "c16",
+    "long double": "g",
+    "other byte order": ">i4",
+    "text": "U5",
+    "strings of bytes": "S7",
+    "void": "V3",
+    "dates": "datetime64[D]",
+    "seconds": "timedelta64[s]",
+    "structured": [("a", "i4"), ("b", "f8", (2,)), ("c", "S3")],
+    "aligned": np.dtype([("a", "u1"), ("b", "f8")], align=True),
+}
+
+
+def same(one: Any, other: Any) -> None:
+    """Both show the same memory in the same way."""
+    assert type(one) is type(other) is np.ndarray
+    assert (one.shape, one.dtype) == (other.shape, other.dtype)
+    steps = [
+        (a, b) for a, b, n in zip(one.strides, other.strides, one.shape, strict=True) if n > 1 and one.size
+    ]
+    assert all(a == b for a, b in steps)  # of a dimension with one element they mean nothing
+    assert one.flags.writeable is other.flags.writeable
+    assert not one.size or one.__array_interface__["data"] == other.__array_interface__["data"]
 
 
 def used() -> int:
@@ -27,498 +79,636 @@ def used() -> int:
     return processing.memory_usage().used
 
 
-def address(array: Any) -> int:
-    number: int = array.__array_interface__["data"][0]
-    return number
+def round_trip(value: Any) -> Any:
+    messages = processing.SimpleQueue()
+    messages.put(value)
+    return messages.get()
 
 
-def steps(array: Any) -> list[int]:
-    """The strides that mean anything."""
-    return [step for count, step in zip(array.shape, array.strides, strict=True) if count > 1 and array.size]
+# ---- As numpy's -----------------------------------------------------------------------------------------------------
+
+shapes = st.one_of(st.integers(0, 5), st.lists(st.integers(0, 4), max_size=4), st.tuples(st.integers(0, 4)))
+dtypes = st.sampled_from(["?", "i1", ">i2", "u4", "i8", "f4", "f8", "c8", "S3", "U2", "M8[s]", "i4,f8", None])
+numbers = st.sampled_from(["i2", ">i4", "u8", "f4", "f8", "c16"])
+orders = st.sampled_from(["C", "F"])
+any_order = st.sampled_from(["C", "F", "A", "K"])
 
 
-@pytest.fixture(params=["queue", "simple queue", "pipe"])
-def send(request: pytest.FixtureRequest) -> Any:
-    """send(object) -> what a receiver gets, in this process."""
-    if request.param == "pipe":
-        receiver, sender = processing.Pipe(False)
-        with receiver, sender:
-            yield lambda value: (sender.send(value), receiver.recv())[1]
-        return
-    messages = processing.Queue() if request.param == "queue" else processing.SimpleQueue()
-    yield lambda value: (messages.put(value), messages.get())[1]
+def agree(ours: Any, theirs: Any, values: bool = True) -> None:
+    assert type(ours) is np.ndarray
+    assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+    assert ours.flags.writeable
+    assert arrays.is_shared(ours)
+    if ours.size:
+        assert ours.strides == theirs.strides
+    if values:
+        assert np.array_equal(ours, theirs)
 
 
-# ---- Making them ----------------------------------------------------------------------------------------------------
-
-MAKERS = {
-    "empty": lambda m: m.empty((3, 4), "i4"),
-    "zeros": lambda m: m.zeros(5),
-    "zeros of a shape": lambda m: m.zeros([2, 3], dtype=np.complex64, order="F"),
-    "ones": lambda m: m.ones((2, 2)),
-    "full": lambda m: m.full((2, 3), 7),
-    "full with a row": lambda m: m.full((2, 3), [1.5, 2, 3], dtype="f4"),
-    "array of lists": lambda m: m.array([[1, 2], [3, 4]]),
-    "array of an array": lambda m: m.array(np.asfortranarray(np.arange(6).reshape(2, 3))),
-    "array with a dtype": lambda m: m.array(range(4), "u2"),
-    "array with ndmin": lambda m: m.array(3, ndmin=2),
-    "array of text": lambda m: m.array(["ab", "c"]),
-    "asarray": lambda m: m.asarray([1.5, 2.5]),
-    "copy": lambda m: m.copy(np.arange(10)[::3]),
-    "empty_like": lambda m: m.empty_like(np.ones((2, 5), "i1")),
-    "zeros_like": lambda m: m.zeros_like(np.ones((2, 5), "i1"), dtype=float),
-    "ones_like": lambda m: m.ones_like(np.zeros((2, 5), order="F")),
-    "full_like": lambda m: m.full_like(np.zeros(3, "u1"), 9, shape=(2, 2)),
-    "no dimension": lambda m: m.zeros(()),
-    "no element": lambda m: m.ones((0, 3)),
-    "structured": lambda m: m.zeros(4, dtype=[("a", "i4"), ("b", "f8", (2,))]),
-    "dates": lambda m: m.array(np.arange("2020-01", "2020-05", dtype="datetime64[M]")),
-    "other byte order": lambda m: m.array(np.arange(5, dtype=">i4")),
-}
+@given(shapes, dtypes, orders)
+def test_made_as_by_numpy(shape: Any, dtype: Any, order: Any) -> None:
+    agree(arrays.zeros(shape, dtype, order), np.zeros(shape, dtype, order))
+    agree(arrays.empty(shape, dtype, order), np.empty(shape, dtype, order), values=False)
+    if dtype != "M8[s]":  # which 1 is not
+        agree(arrays.ones(shape, dtype, order), np.ones(shape, dtype, order))
 
 
-@pytest.mark.parametrize("how", sorted(MAKERS))
-def test_as_numpy_makes_them(how: str) -> None:
-    made, wanted = MAKERS[how](arrays), MAKERS[how](np)
-    assert type(made) is np.ndarray
-    assert (made.dtype, made.shape, steps(made)) == (wanted.dtype, wanted.shape, steps(wanted))
-    assert "empty" in how or np.array_equal(made, wanted)
-    assert made.flags.writeable
-    assert arrays.is_shared(made) and not arrays.is_shared(wanted)
+@pytest.mark.filterwarnings("ignore:Casting complex values")
+@given(shapes, st.one_of(st.none(), numbers), orders, st.sampled_from([3, 2.5, True, 1 + 2j, -1]))
+def test_filled_as_by_numpy(shape: Any, dtype: Any, order: Any, value: Any) -> None:
+    with np.errstate(all="ignore"):
+        try:
+            theirs = np.full(shape, value, dtype, order)
+        except (OverflowError, TypeError) as error:
+            with pytest.raises(type(error)):
+                arrays.full(shape, value, dtype, order)
+        else:
+            agree(arrays.full(shape, value, dtype, order), theirs)
 
 
-def test_large_ones_begin_at_a_page_and_small_ones_at_a_cache_line() -> None:
-    assert address(arrays.empty(1 << 20)) % 4096 == 0
-    assert address(arrays.empty(3)) % 64 == 0
+@st.composite
+def some_arrays(draw: Any) -> Any:
+    """Arrays of numpy with any strides."""
+    shape = draw(st.lists(st.integers(0, 5), max_size=3))
+    made = np.arange(int(np.prod(shape)), dtype=draw(numbers)).reshape(shape, order=draw(orders))
+    if draw(st.booleans()):
+        made = made.T
+    return made[tuple(draw(st.slices(length)) for length in made.shape)]
 
 
-def test_zeros_are_zeros_where_something_was_before() -> None:
-    for size in (100, 50_000):
-        for _ in range(5):
-            array = arrays.zeros(size)
-            assert not array.any()
-            array[:] = 1
-            del array
+@given(some_arrays(), st.one_of(st.none(), numbers), any_order, st.integers(0, 4))
+@pytest.mark.filterwarnings("ignore:Casting complex values")
+def test_copied_as_by_numpy(source: Any, dtype: Any, order: Any, ndmin: int) -> None:
+    made = arrays.array(source, dtype, order=order, ndmin=ndmin)
+    theirs = np.array(source, dtype, order=order, ndmin=ndmin)
+    assert (made.shape, made.dtype) == (theirs.shape, theirs.dtype)
+    assert np.array_equal(made, theirs)
+    if order in ("C", "F"):
+        agree(made, theirs)
+    assert made.flags.c_contiguous or made.flags.f_contiguous
+    assert np.array_equal(arrays.copy(source, order), source)
 
 
-def test_asarray_takes_what_is_shared_already() -> None:
-    array = arrays.zeros((2, 3))
-    assert arrays.asarray(array) is array
-    assert arrays.asarray(array, float, "C") is array
-    assert arrays.asarray(array, "f4") is not array
-    assert arrays.asarray(array, order="F") is not array
-    assert arrays.asarray(array[:, :2]).base is not None
+@given(some_arrays(), st.one_of(st.none(), numbers), orders, st.one_of(st.none(), shapes))
+def test_made_like_others(source: Any, dtype: Any, order: Any, shape: Any) -> None:
+    more = {} if shape is None else {"shape": shape}
+    agree(arrays.zeros_like(source, dtype, order, **more), np.zeros_like(source, dtype, order, **more))
+    agree(arrays.ones_like(source, dtype, order, **more), np.ones_like(source, dtype, order, **more))
+    agree(arrays.full_like(source, 3, dtype, order, **more), np.full_like(source, 3, dtype, order, **more))
+    ours = arrays.empty_like(source, dtype, order, **more)
+    agree(ours, np.empty_like(source, dtype, order, **more), values=False)
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "text"),
+    "what", [[1, 2, 3], [[1.5], [2]], 5, "text", [b"a", b"bcd"], range(4), (True, False)]
+)
+def test_of_other_things(what: Any) -> None:
+    agree(arrays.array(what), np.array(what))
+    agree(arrays.asarray(what), np.asarray(what))
+
+
+def test_asarray_copies_only_what_is_not_shared() -> None:
+    ordinary = np.arange(6.0).reshape(2, 3)
+    made = arrays.asarray(ordinary)
+    assert arrays.is_shared(made) and np.array_equal(made, ordinary)
+    assert arrays.asarray(made) is made
+    assert arrays.asarray(made, "f8", order="C") is made
+    view = made[:, 1:]
+    assert arrays.asarray(view) is view
+    assert arrays.asarray(made, "f4") is not made
+    assert arrays.asarray(made, order="F").flags.f_contiguous
+
+
+def test_what_is_shared() -> None:
+    made = arrays.zeros((4, 4))
+    assert arrays.is_shared(made) and arrays.is_shared(made[1:, ::2])
+    assert not arrays.is_shared(made + 1)
+    assert not arrays.is_shared(np.zeros(3))
+    assert not arrays.is_shared(made.view(np.recarray))
+    with pytest.raises(TypeError, match="list"):
+        arrays.is_shared([1])  # type: ignore[arg-type]
+
+
+def test_large_ones_begin_at_a_page_and_small_ones_at_a_cache_line() -> None:
+    assert arrays.empty(MIB, "u1").__array_interface__["data"][0] % 4096 == 0
+    for _ in range(5):
+        assert arrays.empty(3, "u1").__array_interface__["data"][0] % 64 == 0
+
+
+def test_zeros_are_zeros_in_memory_that_was_used() -> None:
+    for size in (10, 1000, 100_000, 3 * MIB):
+        arrays.full(size, 255, "u1")
+        gc.collect()
+        assert not arrays.zeros(size, "u1").any()
+
+
+# ---- Bad input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "error", "text"),
     [
-        (lambda: arrays.empty(3, object), TypeError, "Python objects"),
-        (lambda: arrays.array([1, None]), TypeError, "Python objects"),
-        (lambda: arrays.zeros(2, dtype=[("a", object)]), TypeError, "Python objects"),
-        (lambda: arrays.zeros(-1), ValueError, "negative"),
-        (lambda: arrays.zeros((2, -1)), ValueError, "negative"),
-        (lambda: arrays.zeros(2.5), TypeError, "shape"),
-        (lambda: arrays.zeros(2, "no such type"), TypeError, "no such type"),
-        (lambda: arrays.zeros(2, order="X"), ValueError, "order"),
-        (lambda: arrays.zeros(1 << 58), MemoryError, "limit"),
-        (lambda: arrays.zeros((10**20, 10**20)), MemoryError, "limit"),
-        (lambda: arrays.full(3, "text", dtype=float), ValueError, "text"),
-        (lambda: arrays.is_shared([1]), TypeError, "list"),
-        (lambda: arrays.ArrayMemory(-5), ValueError, "-5"),
+        (3, object, TypeError, "Python objects"),
+        (3, [("a", "i4"), ("b", "O")], TypeError, "Python objects"),
+        (-1, "f8", ValueError, "negative"),
+        ((3, -1), "f8", ValueError, "negative"),
+        (2.5, "f8", TypeError, "2.5"),
+        ((2, 2.5), "f8", TypeError, "float"),
+        (None, "f8", TypeError, "shape"),
+        ("ab", "f8", TypeError, "str"),
+        (3, "no such type", TypeError, "no such type"),
+        (1 << 62, "f8", MemoryError, "ArrayMemory"),
+        (10**30, "u1", MemoryError, "ArrayMemory"),
+        ((1,) * 70, "u1", ValueError, "70|dimension"),
     ],
 )
-def test_bad_input(call: Any, error: type[Exception], text: str) -> None:
+def test_bad_shapes_and_dtypes(shape: Any, dtype: Any, error: Any, text: str) -> None:
     before = used()
-    with pytest.raises(error, match=text):
-        call()
+    for make in (arrays.zeros, arrays.empty, arrays.ones):
+        with pytest.raises(error, match=text):
+            make(shape, dtype)
     assert used() == before
 
 
-def test_the_limit(tmp_path: Any) -> None:
-    text = """
-        import processing
-        from processing import arrays
-        kept = [arrays.zeros(1 << 20)]
+def test_bad_orders() -> None:
+    for order in ("K", "A", "X", None, 5):
+        with pytest.raises(ValueError, match="order"):
+            arrays.zeros(3, order=order)  # type: ignore[arg-type]
+
+
+def test_bad_values() -> None:
+    with pytest.raises(ValueError):
+        arrays.full((2, 3), [1, 2])
+    with pytest.raises(ValueError):
+        arrays.array([[1, 2], [3]])
+    with pytest.raises(TypeError, match="Python objects"):
+        arrays.array([1, None])
+    with pytest.raises(ValueError, match="-5"):
+        arrays.ArrayMemory(-5)
+
+
+def test_at_the_memory_limit(tmp_path: Path) -> None:
+    program = """
+import gc
+import processing
+from processing import arrays
+
+def main():
+    processing.set_memory_limit(24 << 20)
+    kept = arrays.zeros(1000)
+    for make in (arrays.zeros, arrays.empty):
         try:
-            while True:
-                kept.append(arrays.ones(1 << 20))
+            make(30 << 20, "u1")
         except MemoryError as error:
-            print("limit of 64.0 MiB" in str(error), len(kept) >= 6)
-        del kept[3:]
-        print(int(arrays.ones(1 << 20).sum()), int(kept[2].sum()))
-    """
-    assert output_of(tmp_path, text, PROCESSING_MEMORY_LIMIT="64M") == ["True True", "1048576 1048576"]
+            print("24.0 MiB" in str(error), "ArrayMemory" in str(error))
+    for turn in range(20):
+        part = arrays.ones(2 << 20, "u1")
+        assert part.all()
+    more = []
+    try:
+        while True:
+            more.append(arrays.empty(1 << 20, "u1"))
+    except MemoryError:
+        print(15 < len(more) <= 24)
+    more.clear()
+    gc.collect()
+    print(arrays.zeros(15 << 20, "u1").any(), kept.any())
+
+if __name__ == "__main__":
+    main()
+"""
+    assert output_of(tmp_path, program) == ["True True", "True True", "True", "False False"]
 
 
-def test_without_numpy(tmp_path: Any) -> None:
-    text = """
-        import sys
-        sys.modules["numpy"] = None
-        from processing import arrays
-        print(bytes(arrays.ArrayMemory(3)))
-        try:
-            arrays.zeros(3)
-        except ImportError as error:
-            print(error)
-    """
-    lines = output_of(tmp_path, text)
-    assert lines == [r"b'\x00\x00\x00'", "processing.arrays needs numpy: pip install processing[numpy]"]
+# ---- As views, in one process ---------------------------------------------------------------------------------------
 
 
-def test_the_memory_by_itself() -> None:
-    memory = arrays.ArrayMemory(100, name="pixels")
-    assert repr(memory) == "<ArrayMemory(100 bytes) name='pixels'>"
-    assert (memory.nbytes, memory.statistics().nbytes, memory.statistics().holders) == (100, 100, 1)
-    view = memoryview(memory)
+@dataclasses.dataclass
+class Holder:
+    name: str
+    picture: Any
+
+
+@pytest.fixture(params=["queue", "pipe", "simple queue", "joinable queue", "buffered queue", "dict", "list"])
+def channel(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """(put, get)"""
+    kind = request.param
+    if kind == "pipe":
+        receiver, sender = processing.Pipe(False)
+        yield sender.send, receiver.recv
+        receiver.close()
+        sender.close()
+    elif kind == "dict":
+        mapping = processing.LocalManager().dict()
+        yield lambda value: mapping.__setitem__("a", value), lambda: mapping["a"]
+    elif kind == "list":
+        sequence = processing.LocalManager().list()
+        yield sequence.append, sequence.pop
+    else:
+        name = {"queue": "Queue", "simple queue": "SimpleQueue", "joinable queue": "JoinableQueue"}
+        messages = getattr(processing, name.get(kind, "BufferedQueue"))()
+        yield messages.put, messages.get
+
+
+@pytest.mark.parametrize("view", sorted(VIEWS))
+def test_views_arrive_as_views(channel: Any, view: str) -> None:
+    put, get = channel
+    sent = VIEWS[view](arrays.array(np.arange(24.0).reshape(4, 6)))
+    put(sent)
+    same(get(), sent)
+
+
+@pytest.mark.parametrize("what", sorted(DTYPES))
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_dtypes_arrive(what: str, order: Any) -> None:
+    for shape in ((3, 4), (), (0, 5), (1,)):
+        sent = arrays.zeros(shape, DTYPES[what], order)
+        same(round_trip(sent), sent)
+        same(round_trip([sent])[0], sent)
+        same(round_trip([sent[..., :0]] if sent.ndim else [sent])[0], sent[..., :0] if sent.ndim else sent)
+
+
+def test_a_field_of_a_structured_array() -> None:
+    made = arrays.zeros(5, [("a", "i4"), ("b", "f8")])
+    got = round_trip(made["b"])
+    got[3] = 7
+    assert made[3].item() == (0, 7.0)
+
+
+def test_inside_of_other_things(channel: Any) -> None:
+    put, get = channel
+    made = arrays.zeros((10, 10))
+    # A tuple: dicts and lists become containers themselves where they are put into one.
+    put(({"a": [made, (made[1], made.T)]}, Holder("one", made), {5: made}))
+    first, holder, third = get()
+    for got, sent in (
+        (first["a"][0], made),
+        (first["a"][1][0], made[1]),
+        (first["a"][1][1], made.T),
+        (holder.picture, made),
+        (third[5], made),
+    ):
+        same(got, sent)
+    assert holder.picture is third[5]  # one array among the parts is one array there
+
+
+def test_read_only_arrays_stay_read_only(channel: Any) -> None:
+    put, get = channel
+    made = arrays.zeros(1000)
+    made.flags.writeable = False
+    put(made)
+    got = get()
+    assert not got.flags.writeable
+    with pytest.raises(ValueError, match="read-only"):
+        got[0] = 1
+    same(round_trip(got), made)
+
+
+def test_ordinary_arrays_are_copied_as_before(channel: Any) -> None:
+    put, get = channel
+    arrays.zeros(1)  # from here on the package knows numpy's arrays
+    for sent in (
+        np.arange(10),
+        np.arange(100_000),
+        np.asfortranarray(np.ones((300, 300))),
+        np.array([1, None]),
+    ):
+        put(sent)
+        got = get()
+        assert np.array_equal(got, sent)
+        assert got.flags.f_contiguous == sent.flags.f_contiguous
+        assert not np.shares_memory(got, sent)
+
+
+class Marked(np.ndarray):  # type: ignore[misc]
+    """A subclass with nothing of its own."""
+
+
+def test_subclasses_are_copied_as_before() -> None:
+    made = arrays.array([1.0, 2.0, 3.0])
+    for kind in (Marked, np.recarray):
+        got = round_trip(made.view(kind))
+        assert type(got) is kind
+        assert np.array_equal(got, made) and not np.shares_memory(got, made)
+    masked = round_trip(np.ma.masked_array(made, [True, False, False]))
+    assert masked.tolist() == [None, 2.0, 3.0]
+
+
+def test_a_view_of_a_view_of_a_subclass() -> None:
+    made = arrays.array([1.0, 2.0, 3.0])
+    back = made.view(Marked)[1:].view(np.ndarray)
+    same(round_trip(back), back)
+
+
+def test_results_of_arithmetic_are_ordinary() -> None:
+    made = arrays.ones(1000)
+    assert not np.shares_memory(round_trip(made * 2), made)
+
+
+def test_plain_pickle_makes_a_copy() -> None:
+    """A file outlives the program: what is in it cannot be a view."""
+    made = arrays.array(np.arange(1000))
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        got = pickle.loads(pickle.dumps(made, protocol))
+        assert np.array_equal(got, made) and not arrays.is_shared(got)
+        got[0] = 5
+    assert made[0] == 0
+    for got in (copy.copy(made), copy.deepcopy([made])[0]):
+        assert np.array_equal(got, made) and not arrays.is_shared(got)
+
+
+def test_received_arrays_are_sent_on(channel: Any) -> None:
+    put, get = channel
+    made = arrays.zeros(100)
+    put(made[10:])
+    first = get()
+    put(first[::3])
+    second = get()
+    second[0] = 5
+    assert made[10] == 5
+
+
+# ---- The memory -----------------------------------------------------------------------------------------------------
+
+
+def test_views_keep_the_memory() -> None:
+    """Its handle is not closed under them."""
+    made = arrays.zeros(1000)
+    memory = made.base.base.obj
+    assert isinstance(memory, arrays.ArrayMemory)
+    part = made[10:20]
+    del made
     with pytest.raises(BufferError):
         memory._close()
-    view.release()
+    part[:] = 3
+    assert part.sum() == 30
+    del part
     memory._close()
     assert repr(memory) == "<ArrayMemory(closed)>"
-    for what in (lambda: memory.nbytes, lambda: memory.address, memory.statistics):
+    for use in (lambda: memory.nbytes, lambda: memory.address, memory.statistics):
         with pytest.raises(ValueError, match="closed"):
-            what()
-    with pytest.raises(BufferError):
+            use()
+    with pytest.raises(BufferError, match="closed"):
         memoryview(memory)
 
 
-def test_the_memory_cannot_be_closed_under_an_array(send: Any) -> None:
-    array = arrays.zeros(10)
-    for looks in (array, send(array)):
-        with pytest.raises(BufferError):
-            arrays._memory_of(looks)[0]._close()
-
-
-# ---- Sending --------------------------------------------------------------------------------------------------------
-
-VIEWS = {
-    "all of it": lambda a: a,
-    "a slice": lambda a: a[1:3],
-    "every other": lambda a: a[::2],
-    "backwards": lambda a: a[::-1, ::-2],
-    "columns": lambda a: a[:, 3:5],
-    "transposed": lambda a: a.T,
-    "one element": lambda a: a[1, 2, ...],
-    "diagonal": lambda a: np.diagonal(a),
-    "broadcast": lambda a: np.broadcast_to(a, (3, *a.shape)),
-    "a new axis": lambda a: a[:, None],
-    "reshaped": lambda a: a.reshape(-1, 3),
-    "other dtype": lambda a: a.view("u1"),
-    "a field": lambda a: a.view([("x", "i4"), ("y", "i4")])["y"],
-    "structured": lambda a: a.view([("x", "i4"), ("y", "i4")]),
-    "other byte order": lambda a: a.view(">i8"),
-    "nothing of it": lambda a: a[2:2],
-    "sliding window": lambda a: np.lib.stride_tricks.sliding_window_view(a, (2, 2)),
-    "through a memoryview": lambda a: np.asarray(memoryview(a)),
-    "through a subclass": lambda a: np.asarray(a.view(np.recarray)),
-}
-
-
-@pytest.mark.parametrize("how", sorted(VIEWS))
-@pytest.mark.parametrize("rows", [4, 400])
-def test_a_view_arrives_as_that_view(send: Any, how: str, rows: int) -> None:
-    array = arrays.array(np.arange(rows * 6).reshape(rows, 6))
-    sent = VIEWS[how](array)
+def test_memory_is_freed_with_the_last_view() -> None:
     before = used()
-    got = send(sent)
-    assert type(got) is np.ndarray
-    assert (got.dtype, got.shape, steps(got)) == (sent.dtype, sent.shape, steps(sent))
-    assert got.flags.writeable == sent.flags.writeable
-    assert address(got) == address(sent)
-    assert np.array_equal(got, sent)
-    assert used() <= before + 16384  # the message is gone, nothing was copied
-    if got.size and got.flags.writeable and got.dtype.names is None:
-        got[...] = 77
-        assert (sent == 77).all()
-
-
-def test_read_only_stays_read_only(send: Any) -> None:
-    array = arrays.ones(1000)
-    view = array[:]
-    view.flags.writeable = False
-    got = send(view)
-    with pytest.raises(ValueError):
-        got[0] = 5
-    array[0] = 9
-    assert got[0] == 9
-
-
-@dataclass
-class Frame:
-    pixels: Any
-    parts: tuple[Any, ...]
-    more: dict[str, Any]
-
-
-def test_inside_of_other_things(send: Any) -> None:
-    array, plain = arrays.zeros((100, 100)), np.arange(10_000)
-    got = send(Frame(array, (array[::2], array[5]), {"same": array, "plain": plain}))
-    assert got.pixels is got.more["same"]
-    array[:] = 3
-    assert (got.pixels == 3).all() and (got.parts[0] == 3).all() and (got.parts[1] == 3).all()
-    plain[:] = 0
-    assert np.array_equal(got.more["plain"], np.arange(10_000))
-
-
-def test_what_is_not_in_shared_memory_is_copied_as_before(send: Any) -> None:
-    arrays.zeros(1)  # numpy's arrays are known now
-    masked = np.ma.masked_array(np.arange(5), [0, 1, 0, 0, 1])
-    for sent in (np.arange(10), np.arange(20_000)[::2], np.array([None, 1]), np.float64(3), masked):
-        got = send(sent)
-        assert type(got) is type(sent)
-        assert np.array_equal(got, sent)
-    got = send(np.arange(20_000))
-    assert not arrays.is_shared(got)
-    second = send(got)
-    got[0] = 5
-    assert second[0] == 0
-
-
-def test_a_subclass_is_copied_and_stays_what_it_is(send: Any) -> None:
-    array = arrays.zeros(3, dtype=[("x", "i4"), ("y", "f8")])
-    got = send(array.view(np.recarray))
-    assert type(got) is np.recarray
-    array["x"] = 5
-    assert got.x.tolist() == [0, 0, 0]
-
-
-def test_sent_on_and_on(send: Any) -> None:
-    array = arrays.zeros(1000)
-    part = send(send(array)[10:20])
-    del array
-    gc.collect()
-    again = send(part)
-    part[:] = 4
-    assert address(again) == address(part)
-    assert again.tolist() == [4] * 10
-
-
-def test_elsewhere_pickled_means_copied() -> None:
-    array = arrays.zeros(5)
-    for text in (
-        pickle.dumps(array),
-        pickle.dumps(array, 2),
-        reduction.ForkingPickler.dumps(array),
-        reduction.ForkingPickler.dumps(array, 2),
-    ):
-        got = pickle.loads(text)
-        got[0] = 1
-        assert not array.any()
-    buffers: list[Any] = []
-    pickle.loads(pickle.dumps(array, 5, buffer_callback=buffers.append), buffers=buffers)
-    for made in (copy.copy(array), copy.deepcopy(array), array.copy()):
-        made[0] = 1
-        assert not array.any() and not arrays.is_shared(made)
-
-
-def test_other_types_of_the_arena_travel_along(send: Any) -> None:
-    lock, array = processing.Lock(), arrays.zeros(3)
-    got_lock, got_array, got_queue = send([lock, array, processing.Queue()])
-    with got_lock:
-        assert lock.locked()
-    got_array[1] = 5
-    assert array[1] == 5
-    got_queue.put(array)
-    assert address(got_queue.get()) == address(array)
-
-
-def test_batches() -> None:
-    array = arrays.array(np.arange(1000))
+    made = arrays.zeros(4 * MIB, "u1")
+    part = made[10:20]
     messages = processing.Queue()
-    messages.put_many(array[number : number + 10] for number in range(50))
-    got: list[Any] = []
-    while len(got) < 50:
-        got += messages.get_many(timeout=LIMIT)
-    assert [address(part) - address(array) for part in got] == [8 * number for number in range(50)]
+    messages.put(made[5:])
+    del made, part
+    assert used() >= before + 4 * MIB
+    got = messages.get()[100:101]
+    del messages
+    assert used() >= before + 4 * MIB
+    del got
+    assert used() == before
+
+
+def test_a_message_that_nobody_took_out_frees_it() -> None:
+    before = used()
+    messages = processing.Queue()
+    messages.put([arrays.zeros(4 * MIB, "u1")] * 2)
+    messages.put(arrays.zeros(4 * MIB, "u1")[::2])
+    assert used() >= before + 8 * MIB
+    del messages
+    assert used() == before
+
+
+def test_what_failed_to_be_sent_keeps_nothing() -> None:
+    before = used()
+    messages = processing.Queue()
+    with pytest.raises(TypeError):
+        messages.put([arrays.zeros(MIB, "u1"), (n for n in ())])
+    del messages
+    assert used() == before
+
+
+def test_memory_of_ones_own() -> None:
+    memory = arrays.ArrayMemory(100, name="mine")
+    assert (memory.nbytes, memory.name) == (100, "mine")
+    assert repr(memory) == "<ArrayMemory(100 bytes) name='mine'>"
+    assert memory.statistics().nbytes == 100
+    assert memory.statistics().holders == 1
+    with memoryview(memory) as view:
+        assert bytes(view) == bytes(100)
+        view[3] = 5
+        assert memory.address % 64 == 0
+    other = round_trip(memory)
+    assert other is memory  # one handle per process
+    view = np.frombuffer(memory, "u1")
+    same(round_trip(view), view)
+    assert view[3] == 5
+
+
+def test_holders_are_counted() -> None:
+    memory = arrays.ArrayMemory(10)
+    messages = processing.Queue()
+    messages.put(memory)
+    assert memory.statistics().holders == 2
+    messages.get()
+    assert memory.statistics().holders == 1
 
 
 # ---- Between processes ----------------------------------------------------------------------------------------------
 
 
-def write_squares(array: Any, more: dict[str, Any], replies: Any) -> None:
-    array[...] = np.arange(array.size).reshape(array.shape) ** 2
-    more["strided"][...] = -1
-    replies.put((array[-1], more["strided"].flags.writeable, more["read-only"].flags.writeable))
-
-
-def test_as_arguments(start_method: Any) -> None:
-    array, other, replies = arrays.zeros((50, 20)), arrays.zeros((6, 6), order="F"), start_method.Queue()
-    read_only = arrays.zeros(3)
-    read_only.flags.writeable = False
-    more = {"strided": other[::2, ::3], "read-only": read_only}
-    with child(start_method, write_squares, array, more, replies) as process:
-        last, *writeable = replies.get(timeout=LIMIT)
-        ended(process)
-    assert np.array_equal(array.ravel(), np.arange(1000) ** 2)
-    assert (other[::2, ::3] == -1).all() and other.sum() == -6
-    assert address(last) == address(array[-1])
-    assert writeable == [True, False]
-
-
-def double(requests: Any, replies: Any) -> None:
+def add_one(requests: Any, replies: Any) -> None:
+    """Adds one to whatever arrives, in place, and sends it back."""
     while (array := requests.get(timeout=LIMIT)) is not None:
-        array *= 2
-        replies.put(array)
+        if array.flags.writeable:
+            array += 1
+        replies.put((arrays.is_shared(array), array))
 
 
-def test_there_and_back(start_method: Any) -> None:
-    requests, replies = start_method.Queue(), start_method.SimpleQueue()
-    array = arrays.array(np.arange(200_000).reshape(2, -1))
-    with child(start_method, double, requests, replies) as process:
-        for view in (array, array[1], array[:, ::7], array[:, :0], array.T):
-            expected = view * 2
-            requests.put(view)
-            got = replies.get()
-            assert np.array_equal(view, expected)
-            assert address(got) == address(view) and steps(got) == steps(view)
+def test_other_processes_see_the_same_memory(start_method: Any) -> None:
+    requests, replies = start_method.Queue(), start_method.Queue()
+    with child(start_method, add_one, requests, replies) as process:
+        for name, view in VIEWS.items():
+            if name in ("broadcast", "a diagonal", "a moving window", "another dtype"):
+                continue  # read-only in numpy, or no numbers
+            made = arrays.array(np.arange(24).reshape(4, 6))
+            expected = np.arange(24).reshape(4, 6)
+            VIEWS[name](expected)[...] += 1
+            sent = view(made)
+            requests.put(sent)
+            shared, got = replies.get(timeout=LIMIT)
+            assert shared
+            same(got, sent)
+            assert np.array_equal(made, expected), name
+        sent = arrays.zeros(10)
+        sent.flags.writeable = False
+        requests.put(sent)
+        same(replies.get(timeout=LIMIT)[1], sent)
         requests.put(None)
         ended(process)
 
 
-def make_and_leave(messages: Any, size: int) -> None:
-    messages.put(arrays.array(np.arange(size))[::2])
+def fill_from_arguments(whole: Any, part: Any, holder: Any, sender: Any) -> None:
+    whole[0] = 1
+    part[0] = 2
+    holder["x"][0].picture[2] = 3
+    sender.send(whole[::-1])
 
 
-def test_the_maker_is_gone_before_anyone_looks(start_method: Any) -> None:
-    messages = start_method.Queue()
-    before = used()
-    with child(start_method, make_and_leave, messages, 1_000_000) as process:
+def test_arguments_of_a_process(start_method: Any) -> None:
+    made = arrays.zeros(10, "i4")
+    receiver, sender = start_method.Pipe(False)
+    with child(
+        start_method, fill_from_arguments, made, made[1:], {"x": [Holder("h", made)]}, sender
+    ) as process:
         ended(process)
-    assert processing.memory_usage().used >= before + 8_000_000
+        assert made.tolist() == [1, 2, 3, 0, 0, 0, 0, 0, 0, 0]
+        same(receiver.recv(), made[::-1])
+    receiver.close()
+    sender.close()
+
+
+def make_and_leave(messages: Any) -> None:
+    made = arrays.full((512, 1024), 7, "u4")
+    messages.put(made[::2])
+
+
+def test_arrays_outlive_their_maker(start_method: Any) -> None:
+    before = used()
+    messages = start_method.Queue()
+    with child(start_method, make_and_leave, messages) as process:
+        ended(process)
     got = messages.get(timeout=LIMIT)
-    assert np.array_equal(got, np.arange(0, 1_000_000, 2))
-    del got
-    until(lambda: used() < before + MIB)
-
-
-def hold(messages: Any, ready: Any) -> None:
-    kept = messages.get(timeout=LIMIT)
-    ready.put(int(kept[0]))
-    messages.get()
-    assert kept is not None
-
-
-def test_a_killed_holder_gives_its_memory_back(start_method: Any) -> None:
-    messages, ready = start_method.Queue(), start_method.Queue()
-    before = used()
-    with child(start_method, hold, messages, ready) as process:
-        messages.put(arrays.ones(MIB))
-        assert ready.get(timeout=LIMIT) == 1
-        assert used() >= before + 8 * MIB
-        kill(process)
-    until(lambda: used() < before + MIB)
-
-
-def hand_over(messages: Any, ready: Flag, go: Flag) -> None:
-    array = arrays.full(MIB, 5, dtype="u1")
-    messages.put(array[10:20])
-    ready.say()
-    go.hear()
-    del array
-
-
-def test_a_killed_sender_takes_nothing_along() -> None:
-    messages, ready, go = processing.Queue(), Flag(), Flag()
-    before = used()
-    with child(processing, hand_over, messages, ready, go) as process:
-        ready.hear()
-        kill(process)
-    part = messages.get(timeout=LIMIT)
-    assert used() >= before + MIB  # the whole array lives as long as any part is looked at
-    assert part.tolist() == [5] * 10
-    del part
-    until(lambda: used() < before + MIB // 2)
-
-
-def test_in_a_message_that_nobody_takes() -> None:
-    before = used()
-    messages = processing.Queue()
-    messages.put(arrays.zeros(MIB))
-    assert used() > before + 8 * MIB
-    del messages
-    until(lambda: used() < before + MIB)
-
-
-def test_a_view_outlives_all_else() -> None:
-    before = used()
-    messages = processing.Queue()
-    messages.put(arrays.array(np.arange(MIB)))
-    part = messages.get()[1000:1010:3]
+    messages.close()
     del messages
     gc.collect()
-    filler = [arrays.zeros(MIB // 4) for _ in range(5)]
-    assert part.tolist() == [1000, 1003, 1006, 1009]
-    assert address(filler[0]) != address(part)
-    del part, filler
+    arrays.zeros((512, 1024), "u4")
+    assert got.shape == (256, 1024) and (got == 7).all()
+    assert used() >= before + 2 * MIB
+    del got
     assert used() < before + MIB
 
 
-def write_in_fork(array: Any) -> None:
-    array[os.getpid() % 10] += 1
-    os._exit(0)
+def hold(arrays_in: Any, said: Any) -> None:
+    kept = arrays_in.get(timeout=LIMIT)
+    said.put(kept.sum())
+    arrays_in.get(timeout=LIMIT)
 
 
-def test_a_raw_fork_has_it_too() -> None:
-    array = arrays.zeros(10)
-    for _ in range(3):
-        pid = os.fork()
-        if pid == 0:
-            write_in_fork(array)
-        assert os.waitpid(pid, 0)[1] == 0
-    assert array.sum() == 3
+def test_the_memory_of_a_killed_holder_is_freed(start_method: Any) -> None:
+    messages, said = start_method.Queue(), start_method.Queue()
+    before = used()
+    with child(start_method, hold, messages, said) as process:
+        messages.put(arrays.ones(8 * MIB, "u1"))
+        assert said.get(timeout=LIMIT) == 8 * MIB
+        assert used() >= before + 8 * MIB  # the holder's alone
+        kill(process)
+    until(lambda: used() < before + MIB)
 
 
-def fill_row(number: int, rows: Any, lock: Any) -> None:
-    for _ in range(500):
-        rows[number] += 1
+def test_a_killed_holder_takes_nothing_from_the_others(start_method: Any) -> None:
+    messages, said = start_method.Queue(), start_method.Queue()
+    made = arrays.ones(8 * MIB, "u1")
+    with child(start_method, hold, messages, said) as process:
+        messages.put(made)
+        said.get(timeout=LIMIT)
+        kill(process)
+    made[5] = 0
+    assert made.sum() == 8 * MIB - 1
+
+
+def killed_maker(messages: Any) -> None:
+    made = arrays.full(8 * MIB, 3, "u1")
+    messages.put(made[: 4 * MIB])
+    messages.put("go")
+    processing.Event().wait(LIMIT)
+
+
+def test_arrays_outlive_a_maker_that_was_killed(start_method: Any) -> None:
+    messages = start_method.Queue()
+    with child(start_method, killed_maker, messages) as process:
+        got = messages.get(timeout=LIMIT)
+        assert messages.get(timeout=LIMIT) == "go"
+        kill(process)
+    processing.Lock()
+    assert (got == 3).all()
+
+
+def pass_on(number: int, inbox: Any, outbox: Any) -> None:
+    array = inbox.get(timeout=LIMIT)
+    array[number] = number + 1
+    outbox.put(array[:])
+
+
+def test_passed_on_from_process_to_process() -> None:
+    """Views of views; each process is gone before the next one looks."""
+    made = arrays.zeros(5)
+    queues = [processing.Queue() for _ in range(5)]
+    queues[0].put(made)
+    for number in range(4):
+        with child(processing, pass_on, number, queues[number], queues[number + 1]) as process:
+            ended(process)
+    got = queues[4].get(timeout=LIMIT)
+    same(got, made)
+    assert made.tolist() == [1, 2, 3, 4, 0]
+
+
+def count_up(number: int, array: Any, lock: Any, turns: int) -> None:
+    for _ in range(turns):
         with lock:
-            rows[-1] += 1
+            array[0] += 1
+        array[1 + number] += 1
 
 
-def test_several_writers_and_a_lock(start_method: Any) -> None:
-    rows, lock = arrays.zeros((4, 8), "i8"), start_method.Lock()
-    processes = [start_method.Process(target=fill_row, args=(number, rows, lock)) for number in range(3)]
-    for process in processes:
-        process.start()
-    ended(*processes)
-    for process in processes:
-        process.close()
-    assert (rows[:3] == 500).all() and (rows[3] == 1500).all()
+def test_several_processes_write() -> None:
+    made = arrays.zeros(4, "i8")
+    with children(processing, 3, count_up, made, processing.Lock(), 500) as processes:
+        ended(*processes)
+    assert made.tolist() == [1500, 500, 500, 500]
 
 
-# ---- Any slice ------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def editor() -> Iterator[Any]:
+    """A process that changes what it is sent: `editor(view)` returns what it sent back."""
+    requests, replies = processing.Queue(), processing.Queue()
+    process = processing.Process(target=add_one, args=(requests, replies))
+    process.start()
+
+    def edit(view: Any) -> Any:
+        requests.put(view)
+        return replies.get(timeout=LIMIT)
+
+    yield edit
+    requests.put(None)
+    process.join(LIMIT)
+    process.close()
 
 
-def slices_of(length: int) -> Any:
-    place = strategies.one_of(strategies.none(), strategies.integers(-length - 2, length + 2))
-    step = strategies.one_of(strategies.none(), strategies.integers(-3, 3).filter(bool))
-    return strategies.one_of(
-        strategies.builds(slice, place, place, step), strategies.integers(-length, length - 1)
+@st.composite
+def places(draw: Any) -> Any:
+    """A shape, an order, and an index for a view."""
+    shape = draw(st.lists(st.integers(0, 5), min_size=1, max_size=4))
+    index = tuple(
+        draw(st.one_of(st.slices(length), st.integers(0, length - 1) if length else st.just(slice(None))))
+        for length in shape
     )
+    return shape, draw(orders), index, draw(st.permutations(range(len(shape))))
 
 
-@settings(max_examples=300)
-@given(
-    order=strategies.sampled_from("CF"),
-    dtype=strategies.sampled_from(["u1", "i4", "f8", ">i2", "c16"]),
-    index=strategies.tuples(slices_of(5), slices_of(7), slices_of(3)),
-    axes=strategies.permutations([0, 1, 2]),
-)
-def test_any_slice(order: Any, dtype: str, index: tuple[Any, ...], axes: list[int]) -> None:
-    shape = (5, 7, 3)
-    array = arrays.zeros(shape, dtype, order)
-    array[...] = np.arange(105).reshape(shape)
-    part = array.transpose(axes).transpose(np.argsort(axes))[index]
-    messages = processing.SimpleQueue()
-    messages.put(part)
-    got = messages.get()
-    if not isinstance(part, np.ndarray):  # one number
-        assert got == part
-        return
-    assert (got.shape, got.dtype) == (part.shape, part.dtype)
-    assert np.array_equal(got, part)
-    assert arrays.is_shared(got)
-    got[...] = 111
-    assert (part == 111).all()
-    assert (array == 111).sum() == part.size
+@given(places(), st.sampled_from(["i2", ">i4", "f8", "c16"]))
+def test_any_slice_shares_memory(editor: Any, place: Any, dtype: str) -> None:
+    shape, order, index, axes = place
+    made = arrays.zeros(shape, dtype, order)
+    made[...] = np.arange(made.size).reshape(shape)
+    expected = made.copy()
+    sent = made.transpose(axes)[tuple(index[axis] for axis in axes)]
+    if type(sent) is not np.ndarray:
+        return  # integers alone: numpy gives a number
+    values = sent.copy()
+    shared, got = editor(sent)
+    assert shared
+    same(got, sent)
+    assert np.array_equal(got, values + 1)
+    other = expected.transpose(axes)[tuple(index[axis] for axis in axes)]
+    other += 1
+    assert np.array_equal(made, expected)
+    got[...] = 0
+    assert not sent.any()

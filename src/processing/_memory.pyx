@@ -42,6 +42,7 @@ cdef extern from *:
         uint64_t length, start
     enum: AREA_NAME_AT
     ctypedef struct pz_numpy_array:
+        char typekind
         int flags
         void *data
     enum: ARRAY_C_CONTIGUOUS, ARRAY_WRITEABLE
@@ -156,8 +157,11 @@ def place_of(array):
     else:
         start = <size_t>pz_parcel_data(<pz_parcel *>memory.at)
         length = (<pz_parcel *>memory.at).length
-    if <size_t>facts.data < start or <size_t>facts.data - start > length:
-        return None
+    cdef uint64_t offset = <size_t>facts.data - start
+    if <size_t>facts.data < start or offset > length:
+        if array.size:
+            return None
+        offset = 0  # where nothing begins does not matter
     dtype = array.dtype
     return (
         memory._key(),
@@ -165,8 +169,9 @@ def place_of(array):
         dtype.str if dtype.isbuiltin == 1 else dtype,  # a short name is quicker than a pickled dtype
         array.shape,
         None if facts.flags & ARRAY_C_CONTIGUOUS else array.strides,
-        <size_t>facts.data - start,
-        facts.flags & ARRAY_WRITEABLE != 0,
+        offset,
+        # Of structured arrays the interface forgets the flags (numpy 2.4 and before).
+        array.flags.writeable if facts.typekind == b"V" else facts.flags & ARRAY_WRITEABLE != 0,
     ), memory
 
 

@@ -14,6 +14,8 @@ several processes write the same elements.
 
 from __future__ import annotations
 
+from operator import index
+
 from . import _memory, _program
 from .reduction import reducers
 from .synchronize import _Pickles, _reopen, _tail
@@ -155,10 +157,9 @@ def _new(shape: Any, dtype: Any, order: str, zero: bool) -> Any:
         raise ValueError(f"order must be 'C' or 'F', not {order!r}")
     if not hasattr(shape, "__index__") and not hasattr(shape, "__iter__"):
         raise TypeError(f"the shape is an integer or a sequence of integers, not {shape!r}")
-    shape = (shape,) if hasattr(shape, "__index__") else tuple(shape)
+    shape = tuple(map(index, (shape,) if hasattr(shape, "__index__") else shape))
     nbytes = dtype.itemsize
     for length in shape:
-        length = length.__index__()
         if length < 0:
             raise ValueError("negative dimensions are not allowed")
         nbytes *= length
