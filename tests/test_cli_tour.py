@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
+import struct
 import subprocess
 import sys
+import tempfile
+import zlib
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -74,9 +78,31 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 # ---- The tour -------------------------------------------------------------------------------------------------------
 
 
+def pixels_of(path: Path) -> tuple[int, int, bytes]:
+    """Width, height and the filtered lines of a PNG of 8-bit colours; checks what a reader of it would."""
+    data = path.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    chunks, at = {}, 8
+    while at < len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        [checksum] = struct.unpack_from(">I", data, at + 8 + length)
+        assert zlib.crc32(data[at + 4 : at + 8 + length]) == checksum
+        chunks[kind] = data[at + 8 : at + 8 + length]
+        at += 12 + length
+    assert list(chunks) == [b"IHDR", b"IDAT", b"IEND"]
+    width, height, *form = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
+    assert form == [8, 2, 0, 0, 0]
+    return width, height, zlib.decompress(chunks[b"IDAT"])
+
+
+HAS_PICTURE = all(importlib.util.find_spec(name) is not None for name in tour.PICTURE.needs)
+
+
 @pytest.mark.parametrize("method", [None, "forkserver", "spawn"])
-def test_tour(method: str | None) -> None:
-    done = run("--plain", "--workers", "2", *(["--start-method", method] if method else []))
+def test_tour(method: str | None, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    options = ["--plain", "--workers", "2", "--picture", str(picture)]
+    done = run(*options, *(["--start-method", method] if method else []))
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert "  > hello bob" in lines
@@ -85,6 +111,14 @@ def test_tour(method: str | None) -> None:
     assert "  > SharedArray('i', [0, -1, -2, -3, -4, -5, -6, -7, -8, -9])" in lines
     assert any(line.startswith("worker 2") for line in lines)
     assert "FAILED" not in done.stdout
+    if HAS_PICTURE:
+        assert f"  > 900 x 600 pixels by 4 processes: {picture}" in lines
+        width, height, pixels = pixels_of(picture)
+        assert len(pixels) == height * (1 + 3 * width)
+        assert not any(pixels[:: 1 + 3 * width])  # no filter, on any line
+        middle = height // 2 * (1 + 3 * width) + 1
+        assert pixels[middle + 3 * width // 2 : middle + 3 * width // 2 + 3] == bytes(3)  # inside: black
+        assert len(set(zip(pixels[1::3], pixels[2::3], pixels[3::3], strict=False))) > 50
     assert (f"set_start_method({method!r})" in done.stdout) is (method is not None)
 
 
@@ -101,6 +135,36 @@ def test_a_program_that_fails_is_reported(
     out = capsys.readouterr().out
     assert "  > before" in out
     assert "FAILED: exit status 3" in out
+
+
+def test_the_picture_is_left_out_where_something_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert tour.show(tour.PICTURE, None, tmp_path, terminal.Terminal(plain=True), "picture.png")
+    assert "Not run: it needs numpy and tqdm" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not HAS_PICTURE, reason="numpy or tqdm is not installed")
+def test_the_picture_goes_to_a_file_that_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = tour.parser().parse_args(["--plain"])
+    assert tour.show_picture(options, tmp_path, terminal.Terminal(plain=True))
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "900 x 600" in line]
+    path = Path(line.partition(": ")[2])
+    assert pixels_of(path)[:2] == (900, 600)
+    path.unlink()
+
+
+def test_no_empty_picture_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tour, "TIME_LIMIT", 0.01)
+    assert tour.show_picture(
+        tour.parser().parse_args(["--plain"]), tmp_path, terminal.Terminal(plain=True)
+    ) is (not HAS_PICTURE)
+    assert not list(tmp_path.glob("*.png"))
 
 
 def test_a_program_that_hangs_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`python -m processing tour`: what the package does, shown on the introduction's programs and on one real job.
+"""`python -m processing tour`: what the package does, shown on the introduction's programs, a picture and a real job.
 
 The programs are the files in programs/, run as scripts by a Python of their own, the way a user would run them. With
 --start-method they get the one line that a user would add, and show it.
@@ -7,7 +7,9 @@ The programs are the files in programs/, run as scripts by a Python of their own
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,7 +19,7 @@ from pathlib import Path
 
 from .terminal import Terminal
 
-__all__ = ["PROGRAMS", "Program", "main", "source_of"]
+__all__ = ["PICTURE", "PROGRAMS", "Program", "main", "source_of"]
 
 FOLDER = Path(__file__).parent / "programs"
 GUARD = "if __name__ == '__main__':\n"
@@ -26,11 +28,12 @@ TIME_LIMIT = 60.0
 
 @dataclass(frozen=True)
 class Program:
-    """One program of the introduction: its file in programs/, what it shows, how it is told."""
+    """One program: its file in programs/, what it shows, how it is told; modules that it needs, and may be missing."""
 
     file: str
     title: str
     text: str
+    needs: tuple[str, ...] = ()
 
 
 PROGRAMS = (
@@ -58,6 +61,13 @@ PROGRAMS = (
     ),
 )
 
+PICTURE = Program(
+    "mandelbrot.py",
+    "A picture",
+    "Several processes write into one numpy array. It lies in shared memory: what is sent to them is where it is.",
+    needs=("numpy", "tqdm"),
+)
+
 
 def source_of(program: Program, start_method: str | None = None) -> str:
     """The program's text; with the line that selects a start method, if one is given."""
@@ -73,17 +83,22 @@ def source_of(program: Program, start_method: str | None = None) -> str:
     )
 
 
-def run(source: str, name: str, folder: Path) -> tuple[int | None, str, float]:
-    """Runs a program as a script in `folder`; -> its exit status (None: too slow), its output, the seconds it took."""
+def run(
+    source: str, name: str, folder: Path, *arguments: str, progress: bool = False
+) -> tuple[int | None, str, float]:
+    """Runs a program as a script in `folder`; -> its exit status (None: too slow), its output, the seconds it took.
+
+    `progress`: what it writes to stderr, a bar, is for the user's terminal.
+    """
     script = folder / name
     script.write_text(source, encoding="utf-8")
     start = time.perf_counter()
     try:
         done = subprocess.run(
-            [sys.executable, str(script)],
+            [sys.executable, str(script), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=None if progress else subprocess.STDOUT,
             text=True,
             timeout=TIME_LIMIT,
         )
@@ -93,13 +108,24 @@ def run(source: str, name: str, folder: Path) -> tuple[int | None, str, float]:
     return done.returncode, done.stdout, time.perf_counter() - start
 
 
-def show(program: Program, start_method: str | None, folder: Path, terminal: Terminal) -> bool:
+def show(
+    program: Program,
+    start_method: str | None,
+    folder: Path,
+    terminal: Terminal,
+    *arguments: str,
+    progress: bool = False,
+) -> bool:
     """Shows one program and what it prints; -> whether it ended well."""
     terminal.heading(program.title)
     terminal.say(program.text)
     source = source_of(program, start_method)
     terminal.program(source)
-    status, text, seconds = run(source, program.file, folder)
+    missing = [name for name in program.needs if importlib.util.find_spec(name) is None]
+    if missing:
+        terminal.say(f"  Not run: it needs {' and '.join(missing)}, not installed here.", "dim")
+        return True
+    status, text, seconds = run(source, program.file, folder, *arguments, progress=progress)
     terminal.output(text, failed=status != 0)
     if status is None:
         terminal.say(f"  FAILED: still running after {seconds:.0f} s", "bold red")
@@ -110,11 +136,25 @@ def show(program: Program, start_method: str | None, folder: Path, terminal: Ter
     return status == 0
 
 
+def show_picture(options: argparse.Namespace, folder: Path, terminal: Terminal) -> bool:
+    """Has the picture drawn, into a new temporary file unless one is named; it stays when the tour is over."""
+    path = options.picture
+    if path is None:
+        descriptor, path = tempfile.mkstemp(prefix="processing-mandelbrot-", suffix=".png")
+        os.close(descriptor)
+    progress = not options.plain and sys.stderr.isatty()
+    good = show(PICTURE, options.start_method, folder, terminal, path, progress=progress)
+    if options.picture is None and not os.path.getsize(path):
+        os.unlink(path)
+    return good
+
+
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="python -m processing tour",
-        description="Runs the introduction's programs, shows their source and output, then does one real job: the "
-        "checksums of every file of this Python's standard library, by several processes fed through a queue.",
+        description="Runs the introduction's programs, shows their source and output, has several processes draw a "
+        "picture, then does one real job: the checksums of every file of this Python's standard library, by several "
+        "processes fed through a queue.",
         epilog="Other commands: bench, doctor (`python -m processing --help`).",
     )
     result.add_argument(
@@ -124,6 +164,9 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument(
         "--workers", type=int, metavar="N", help="processes of the job (default: one per usable CPU)"
+    )
+    result.add_argument(
+        "--picture", metavar="FILE", help="where the picture is saved, as PNG (default: a new temporary file)"
     )
     result.add_argument("--plain", action="store_true", help="no colours, no progress bar")
     return result
@@ -143,6 +186,8 @@ def main(arguments: list[str]) -> int:
         for program in PROGRAMS:
             if not show(program, options.start_method, Path(folder), terminal):
                 failed.append(program.file)
+        if not show_picture(options, Path(folder), terminal):
+            failed.append(PICTURE.file)
     if not checksums.show(terminal, options.start_method, options.workers, options.plain):
         failed.append("the checksums")
     if failed:
