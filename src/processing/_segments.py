@@ -390,6 +390,8 @@ def sweep_sometimes() -> bool:
 def sweep(wanted: str | None = None) -> None:
     """Removes what programs left behind that were killed; `wanted`: those that have made this name. OSErrors are left
     to the next who looks."""
+    if turns.are_mine():
+        return  # in a finalizer or signal handler: some other time
     word = None if wanted is None else f" {os.fsencode(wanted).hex()}\n".encode()
     own = f"{BOOK}{_program.program_id():016x}" if _program.is_attached() else ""
     for name in os.listdir(FOLDER):
