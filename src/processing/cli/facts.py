@@ -19,6 +19,7 @@ OPTIONAL = {
     "psutil": "facts about processes",
     "threadpoolctl": "limits for the threads of numerical libraries",
     "faster-fifo": "a peer in the speed table",
+    "ultradict": "a peer in the speed table",
 }
 
 

@@ -20,6 +20,9 @@ PEERS = {
     "multiprocessing": "multiprocessing",
     "message": "processing",
     "faster-fifo": "faster_fifo",
+    "ultradict": "UltraDict",
+    "alone": "processing",
+    "bytes": "builtins",
     "array": "array",
     "list": "builtins",
 }
@@ -78,6 +81,12 @@ def kit_of(peer: str) -> Any:
         queue = importlib.import_module("faster_fifo").Queue
         # Its ring has one size for good; the default (1 MB) holds no large array.
         return Kit(peer, multiprocessing, Queue=queue, LargeQueue=lambda: queue(max_size_bytes=192 << 20))
+    if peer == "ultradict":
+        import multiprocessing
+
+        return Kit(peer, multiprocessing, SharedDict=importlib.import_module("UltraDict").UltraDict)
+    if peer == "bytes":
+        return SimpleNamespace(name=peer)
     if peer == "array":
         import array
 
@@ -89,11 +98,22 @@ def kit_of(peer: str) -> Any:
         # The kernel's queues have no likeness there: the nearest is measured. Others have another name.
         context = module.get_context("fork")
         return Kit(
-            peer, module, PosixQueue=context.Queue, SharedArray=context.Array, SharedValue=context.Value
+            peer,
+            module,
+            PosixQueue=context.Queue,
+            SharedArray=context.Array,
+            SharedValue=context.Value,
+            SharedDict=lambda: context.Manager().dict(),
         )
     if peer == "message":
         return Kit(peer, module)
-    if peer == "processing":
+    if peer in ("processing", "alone"):
         manager = module.LocalManager()
-        return Kit(peer, module, SharedArray=manager.SharedArray, SharedValue=manager.SharedValue)
+        return Kit(
+            peer,
+            module,
+            SharedArray=manager.SharedArray,
+            SharedValue=manager.SharedValue,
+            SharedDict=manager.dict,
+        )
     return Kit(peer, module)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import loops, loops_arrays, loops_values
+from . import loops, loops_arrays, loops_containers, loops_values
 
 __all__ = ["GROUPS", "ROWS", "STANDARD_LIBRARY", "Bar", "Row", "select"]
 
@@ -39,6 +39,10 @@ GROUPS = {
     "locks": Group("Acquires and releases of a lock, per second"),
     "waking": Group("Two processes or threads that wait for each other in turn, waits per second"),
     "values": Group("Shared numbers read, written and updated under their lock, per second"),
+    "containers": Group("Small values in a shared dict, per second"),
+    "sizes": Group(
+        "Memory of a million entries of a shared dict, in bytes of their keys and values", "times", 1
+    ),
     "starts": Group("Processes started and joined, per second"),
     "imports": Group("Time to import, milliseconds", "ms", 1e3),
 }
@@ -105,6 +109,16 @@ def _things(name: str, threads: str | None = None, others: Mapping[str, str] | N
 def _sequences(what: str) -> dict[str, str]:
     """Sequences of numbers: the standard library's shared one, and two that are not shared."""
     names = {"multiprocessing": "multiprocessing.Array", "array": "array.array", "list": "list"}
+    return {peer: what.format(name) for peer, name in names.items()}
+
+
+def _dicts(what: str) -> dict[str, str]:
+    """Dicts that processes share."""
+    names = {
+        "processing": "processing SharedDict",
+        "multiprocessing": "multiprocessing.Manager().dict()",
+        "ultradict": "UltraDict",
+    }
     return {peer: what.format(name) for peer, name in names.items()}
 
 
@@ -305,6 +319,40 @@ ROWS = (
         },
         (Bar(MP, 4),),
         count=30_000,
+    ),
+    Row(
+        "shared-dict-get",
+        "containers",
+        loops_containers.dict_get,
+        _dicts("{}, d[k]"),
+        (Bar(MP, 40), Bar("ultradict", 1.5)),
+        count=10_000,
+    ),
+    Row(
+        "shared-dict-set",
+        "containers",
+        loops_containers.dict_set,
+        _dicts("{}, d[k] = 7"),
+        (Bar(MP, 20), Bar("ultradict", 5)),
+        count=10_000,
+    ),
+    Row(
+        "shared-dict-writers",
+        "containers",
+        loops_containers.dict_writers,
+        {**_dicts("{}, by two"), "alone": "processing SharedDict, by one"},
+        (Bar("alone", 1),),
+        count=10_000,
+        scale=2,
+    ),
+    Row(
+        "shared-dict-memory",
+        "sizes",
+        loops_containers.dict_memory,
+        {"processing": "processing SharedDict, values of 100 bytes", "bytes": "keys and values alone"},
+        (Bar("bytes", more=1.5, unit="times"),),
+        count=1,
+        fixed=True,
     ),
     Row(
         "start-fork",
