@@ -238,6 +238,7 @@ def new_shared(cls, value, bint raw):
     if raw:
         message = raw_message(value, cls)
     else:
+        know_arrays()
         message = make_message(value, cls, 0)
     shared_from(message, cls, &ref)
     return _native.adopt(cls, PZ_SHARED, ref.offset, ref.gen, ref.entry, 0)

@@ -24,5 +24,6 @@ cdef class Message:
 cdef Message make_message(object value, object who, Py_ssize_t out_of_band=*)
 cdef object from_parcel(uint8_t type, uint64_t offset, bint raw)
 cdef Message raw_message(object value, object who)
+cdef int know_arrays() except -1
 cdef int shared_from(Message message, object who, pz_ref *ref) except -1
 cdef object shared_value(Handle handle)

@@ -29,7 +29,7 @@ cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_native.proc, PZ_PROC_CAPSU
 cdef object dumps = None  # processing.reduction.dumps, at first use
 cdef enum:
     OUT_OF_BAND = 4096  # bytes: smaller buffers stay in the pickle
-cdef bint arrays_known = False  # numpy's arrays are sent as views where they lie in the arena
+cdef bint arrays_known = False
 
 # Type -> function(value, refs) that gives the pickle of a message that is exactly one such value, quicker than pickle
 # would, and adds (offset, generation) of the handles in it to `refs`; or None, and pickle does it.
@@ -224,19 +224,25 @@ cdef int shared_from(Message message, who, pz_ref *ref) except -1:
     return 0
 
 
+cdef int know_arrays() except -1:
+    """From now on numpy's arrays are sent as views where they lie in the arena, if there is numpy here."""
+    global arrays_known
+    if not arrays_known and "numpy" in modules:
+        from processing.arrays import _numpy as know
+
+        know()
+        arrays_known = True
+    return 0
+
+
 cdef object shared_value(Handle handle):
     """The value of such an object; arrays in it are views, read-only."""
-    global arrays_known
     cdef pz_parcel *parcel = <pz_parcel *>handle.at
     cdef const uint8_t *data = pz_parcel_data(parcel)
     cdef uint8_t type = <uint8_t>parcel.block.flags
     if type == PZ_VALUE_BUFFERS:
         value = load_views(parcel, handle)
-        if not arrays_known and "numpy" in modules:
-            from processing.arrays import _numpy as know_arrays
-
-            know_arrays()
-            arrays_known = True
+        know_arrays()
         return value
     if type == PZ_VALUE_RAW:
         return memoryview(handle)

@@ -102,7 +102,7 @@ def _reduce(array: Any) -> Any:
         return array.__reduce_ex__(4)  # whatever the protocol is
     found = _memory.place_of(array)
     if found is None:
-        return array.__reduce_ex__(5)
+        return _with_buffer(array)
     place, memory = found
     _program.note(memory)
     return _rebuild, place
@@ -127,6 +127,20 @@ def _rebuild(
     if not writeable:
         array.flags.writeable = False
     return array
+
+
+def _with_buffer(array: Any) -> Any:
+    """What reduces an ordinary array to a buffer that the receiver looks into, also where numpy itself has none."""
+    dtype, flags = array.dtype, array.flags
+    if not flags.contiguous and not flags.f_contiguous and not dtype.hasobject:
+        array = array.copy()
+    if dtype.kind in "mM":
+        return _dates, (array.view("i8"), dtype)
+    return array.__reduce_ex__(5)
+
+
+def _dates(numbers: Any, dtype: Any) -> Any:
+    return numbers.view(dtype)
 
 
 def _bytes_of(memory: Any) -> Any:
