@@ -1,8 +1,8 @@
 """Random operations on shared containers, compared with dict, list, set and deque after each.
 
 The same machines run in one process, and with the operations made alternately by this process and two others that do
-them when they are told over a socket: the order is fixed, so every result is too. What is inserted in which order, which
-of two equal keys is kept, nested containers, groups of changes and their end by an exception are all compared.
+them when they are told over a socket: the order is fixed, so every result is too. What is inserted in which order,
+which of two equal keys is kept, nested containers, groups of changes and their end by an exception are all compared.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from typing import Any
 
 import pytest
 
-hypothesis = pytest.importorskip("hypothesis")
-
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-
 import processing
 from helpers import LIMIT
 from processing.containers import SharedDeque, SharedDict, SharedList, SharedSet
+
+hypothesis = pytest.importorskip("hypothesis")
+from hypothesis import strategies as st  # noqa: E402
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule  # noqa: E402
 
 # ---- What is stored ------------------------------------------------------------------------------------------------
 

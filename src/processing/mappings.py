@@ -349,7 +349,7 @@ class SharedNamespace(Container, _dict.DictBase):
     def __bool__(self) -> bool:
         return True
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, *unused: Any) -> Any:
         raise TypeError(f"{type(self).__name__!r} object is not subscriptable")
 
     __setitem__ = __delitem__ = __getitem__  # type: ignore[assignment]

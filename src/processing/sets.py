@@ -57,7 +57,7 @@ class SharedSet(Container, _dict.DictBase, _MutableSet):
 
     get = setdefault = popitem = _NotOfSets()
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, *unused: Any) -> Any:
         raise TypeError(f"{type(self).__name__!r} object is not subscriptable")
 
     __setitem__ = __delitem__ = __getitem__  # type: ignore[assignment]
