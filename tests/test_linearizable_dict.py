@@ -134,7 +134,8 @@ def test_the_checker_rejects(history: list[Operation]) -> None:
 # ---- The dict ------------------------------------------------------------------------------------------------------
 
 PROCESSES, ROUNDS, KEYS = 3, 12, ("a", "b", "c")
-OPERATIONS = 60  # of each process, in a round
+OPERATIONS = 60  # of each process, in a round: on a dict that none of them has used before
+FILLERS = 682 - OPERATIONS // 2  # its table is full at 682, and it gets more shards instead of a larger one
 
 
 def long(number: int) -> int:
@@ -142,12 +143,14 @@ def long(number: int) -> int:
     return number * (2**200 + 1)
 
 
-def worker(number: int, shared: Any, barrier: Any, results: Any, sizes: tuple[int, ...]) -> None:
+def worker(number: int, dicts: Any, barrier: Any, results: Any, sizes: tuple[int, ...]) -> None:
     dice = random.Random(number)
     history = []
-    for turn in range(ROUNDS):
+    for turn, shared in enumerate(dicts):
         barrier.wait(LIMIT)
         for step in range(OPERATIONS):
+            if number == 0:
+                shared["filler", step] = 0  # half way it gets more shards
             key = f"{turn}{dice.choice(KEYS)}"
             what = dice.choices(("get", "set", "pop", "setdefault", "add", "in"), (6, 4, 2, 2, 3, 1))[0]
             argument = long((turn * PROCESSES + number) * OPERATIONS + step) << dice.choice(sizes)
@@ -173,10 +176,15 @@ def worker(number: int, shared: Any, barrier: Any, results: Any, sizes: tuple[in
 @pytest.mark.parametrize("sizes", [(0,), (0, 16_000, 64_000)], ids=["short", "long"])
 def test_histories_of_several_processes(sizes: tuple[int, ...]) -> None:
     ctx = processing.get_context("fork")
-    shared, barrier, results = SharedDict(), ctx.Barrier(PROCESSES), ctx.Queue()
-    with children(ctx, PROCESSES, worker, shared, barrier, results, sizes) as processes:
+    dicts, barrier, results = (
+        [SharedDict.fromkeys(range(FILLERS)) for _ in range(ROUNDS)],
+        ctx.Barrier(PROCESSES),
+        ctx.Queue(),
+    )
+    with children(ctx, PROCESSES, worker, dicts, barrier, results, sizes) as processes:
         history = [operation for _ in range(PROCESSES) for operation in results.get(timeout=LIMIT)]
         ended(*processes)
     assert len(history) == PROCESSES * ROUNDS * OPERATIONS
+    assert all(len(shared) >= FILLERS and shared.statistics().shards > 1 for shared in dicts)
     for key, its in split(history).items():
         assert explains(its), f"no order explains what was done with {key!r}:\n" + "\n".join(map(str, its))
