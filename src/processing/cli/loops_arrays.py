@@ -12,6 +12,7 @@ from . import loops
 LARGE = 1 << 30
 # What copies is given less, for the sake of everybody's time.
 SMALL = 64 << 20
+SMALLEST = 16 << 20
 READERS = 8
 
 
@@ -25,7 +26,7 @@ def hand_over(kit: Any, count: int) -> float:
     elif kit.name != "message":
         import numpy
 
-        message = numpy.ones(SMALL, "u1")
+        message = numpy.ones(SMALLEST, "u1")
     there, back = kit.Queue(), kit.Queue()
     seconds = loops._round_trips(kit, (there.put, back.get), (there.get, back.put), count, message)
     if kit.name == "processing":

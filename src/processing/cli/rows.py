@@ -202,10 +202,10 @@ ROWS = (
         {
             "processing": "processing.Queue, shared array of 1 GiB",
             "message": "processing.Queue, None",
-            "multiprocessing": "multiprocessing.Queue, array of 64 MiB",
+            "multiprocessing": "multiprocessing.Queue, array of 16 MiB",
         },
         (Bar("message", more=20, unit="us"),),
-        count=10,
+        count=2,
         scale=2,
         needs="numpy",
     ),
