@@ -272,17 +272,7 @@ class SharedDictValues(_View, _ValuesView):
 # ---- Namespaces ----------------------------------------------------------------------------------------------------
 
 _getitem, _setitem = _dict.DictBase.__getitem__, _dict.DictBase.__setitem__
-_METHODS = ("snapshot", "statistics", "update_with")
-
-
-class _Item:
-    """An attribute that a base class uses for something else, and that is an item here as any other."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __get__(self, instance: Any, owner: type) -> Any:
-        return self if instance is None else instance.__getattr__(self.name)
+_METHODS = frozenset(("snapshot", "statistics", "update_with"))
 
 
 class SharedNamespace(Container, _dict.DictBase):
@@ -305,16 +295,19 @@ class SharedNamespace(Container, _dict.DictBase):
             self._update(list(zip(attributes, convert_all(attributes.values()), strict=True)))
         return self
 
-    def __getattr__(self, name: str) -> Any:
-        if name[:1] != "_":
-            try:
-                return _getitem(self, name)
-            except KeyError:
-                pass
+    # All but three of the names that are public in the base classes are attributes here as any other.
+    def __getattribute__(self, name: str) -> Any:
+        if name[:1] == "_" or name in _METHODS:
+            return object.__getattribute__(self, name)
+        try:
+            return _getitem(self, name)
+        except KeyError:
+            pass
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        _check_name(name)
+        if name[:1] == "_" or name in _METHODS:
+            _check_name(name)
         _setitem(self, name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -335,7 +328,7 @@ class SharedNamespace(Container, _dict.DictBase):
             return _update_with(self, name, func, default)
         except KeyError as error:
             if error.args == (name,) and default is _MISSING and not _dict.DictBase.__contains__(self, name):
-                return self.__getattr__(name)  # says that it is not there
+                return getattr(self, name)  # says that it is not there
             raise
 
     @property
@@ -344,7 +337,8 @@ class SharedNamespace(Container, _dict.DictBase):
         return dict(self._snapshot(_ITEMS))
 
     def __dir__(self) -> list[str]:
-        return sorted({*object.__dir__(self), *self._snapshot(_KEYS)})
+        private = (name for name in object.__dir__(self) if name[:1] == "_")
+        return sorted({*private, *_METHODS, *self._snapshot(_KEYS)})
 
     def __bool__(self) -> bool:
         return True
@@ -352,7 +346,7 @@ class SharedNamespace(Container, _dict.DictBase):
     def __getitem__(self, *unused: Any) -> Any:
         raise TypeError(f"{type(self).__name__!r} object is not subscriptable")
 
-    __setitem__ = __delitem__ = __getitem__  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __getitem__
     __iter__ = None  # not by index either
 
     def __eq__(self, other: object) -> bool:
@@ -385,9 +379,6 @@ def _check_name(name: str) -> None:
     if name in _METHODS:
         raise AttributeError(f"{name!r} is a method of SharedNamespace, choose another name")
 
-
-for _name in ("clear", "get", "name", "pop", "popitem", "setdefault"):
-    setattr(SharedNamespace, _name, _Item(_name))
 
 register(_DICT, SharedDict, dict)
 register(_NAMESPACE, SharedNamespace)

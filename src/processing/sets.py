@@ -60,7 +60,7 @@ class SharedSet(Container, _dict.DictBase, _MutableSet):
     def __getitem__(self, *unused: Any) -> Any:
         raise TypeError(f"{type(self).__name__!r} object is not subscriptable")
 
-    __setitem__ = __delitem__ = __getitem__  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __getitem__
 
     # -- All elements, as at one moment
 
