@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import gc
 import pickle
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -655,6 +656,71 @@ def test_passed_on_from_process_to_process() -> None:
     got = queues[4].get(timeout=LIMIT)
     same(got, made)
     assert made.tolist() == [1, 2, 3, 4, 0]
+
+
+inherited: Any = None
+
+
+def write_inherited(replies: Any) -> None:
+    inherited[0] = 5
+    replies.put(inherited[1:])
+
+
+def test_inherited_by_fork() -> None:
+    """A child that has it without being sent it shares it, and keeps it when the parent drops it."""
+    global inherited
+    before = used()
+    inherited = arrays.zeros(MIB, "u1")
+    view = inherited[:10]
+    replies = processing.Queue()
+    with child(processing.get_context("fork"), write_inherited, replies) as process:
+        got = replies.get(timeout=LIMIT)
+        assert view[0] == 5
+        got[0] = 7
+        assert inherited[1] == 7
+        ended(process)
+    inherited = None
+    del view, got
+    until(lambda: used() < before + MIB // 2)
+
+
+def test_several_threads_send() -> None:
+    made = arrays.zeros((8, 100))
+    messages = processing.Queue()
+
+    def send(row: Any) -> None:
+        for _ in range(200):
+            messages.put(row)
+            messages.put([row[::2]])
+
+    threads = [threading.Thread(target=send, args=(row,)) for row in made]
+    for thread in threads:
+        thread.start()
+    for _ in range(8 * 200 * 2):
+        got = messages.get(timeout=LIMIT)
+        if type(got) is list:
+            got[0][0] += 1
+        else:
+            got[1] += 1
+    for thread in threads:
+        thread.join()
+    assert (made[:, :3] == [200, 200, 0]).all()
+
+
+def test_other_channels_copy() -> None:
+    """The kernel's queue carries bytes alone, and the standard library knows nothing of shared arrays."""
+    import multiprocessing
+
+    made = arrays.array([1.0, 2.0, 3.0])
+    kernel = processing.PosixQueue()
+    kernel.put(made[::2])
+    theirs = multiprocessing.SimpleQueue()
+    theirs.put(made[::2])
+    for got in (kernel.get(timeout=LIMIT), theirs.get()):
+        assert got.tolist() == [1.0, 3.0]
+        assert not arrays.is_shared(got)
+    kernel.close()
+    theirs.close()
 
 
 def count_up(number: int, array: Any, lock: Any, turns: int) -> None:

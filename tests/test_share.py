@@ -149,6 +149,32 @@ if __name__ == "__main__":
     assert output_of(tmp_path, program) == ["True True"] * 3 + ["kept"]
 
 
+class Column:
+    """What pickles its bytes out of band, as a data frame does."""
+
+    def __init__(self, data: Any, name: str) -> None:
+        self.data = data
+        self.name = name
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return Column, (pickle.PickleBuffer(self.data), self.name)
+
+
+@pytest.mark.parametrize("size", [0, 10, 100_000])
+def test_buffers_out_of_band_are_looked_into(size: int) -> None:
+    shared = processing.share({"columns": [Column(bytearray(b"x" * size), "a"), Column(bytes(size), "b")]})
+    before = used()
+    first, second = shared.get()["columns"]
+    assert (first.name, second.name) == ("a", "b")
+    assert (bytes(first.data), bytes(second.data)) == (b"x" * size, bytes(size))
+    assert memoryview(first.data).readonly
+    assert used() == before
+    with pytest.raises(BufferError):
+        shared.close()
+    del first, second
+    shared.close()
+
+
 # ---- The handle -----------------------------------------------------------------------------------------------------
 
 
