@@ -250,7 +250,7 @@ PZ_RACY bool pz_cell_copy(const pz_proc *proc, uint64_t place, pz_value_out *out
     out->length = cell->value_length;
     out->object = 0;
     out->opened = false;
-    if (out->length > PZ_VALUE_MAX || at + PZ_VALUE_MAX > proc->size)
+    if (out->length > PZ_VALUE_MAX || at + (object ? sizeof(pz_item_object) : out->length) > proc->size)
         return false;
     if (object) {
         pz_item_object what;

@@ -99,7 +99,8 @@ PZ_RACY int pz_dict_read(pz_proc *proc, pz_store *store, const pz_key *key, pz_v
                 if (rc == 1 && out && !pz_cell_copy(proc, at.cell, out))
                     rc = -EBUSY;
                 atomic_thread_fence(memory_order_acquire);
-                if (PZ_LIKELY(rc >= 0 && pz_peek(&shard->version) == version))
+                /* The root too: once there are 16 shards, what lies in this one is changed under their versions. */
+                if (PZ_LIKELY(rc >= 0 && pz_peek(&shard->version) == version && pz_peek(&store->root) == root))
                     return rc;
             }
         }
@@ -117,6 +118,13 @@ int pz_dict_look(pz_proc *proc, pz_store *store, pz_shard *shard, const pz_key *
     if (rc == 1 && out)
         (void)pz_cell_copy(proc, at.cell, out);
     return rc;
+}
+
+const pz_item *pz_dict_item(pz_proc *proc, pz_shard *shard, const pz_key *key)
+{
+    place at;
+    probe(proc, pz_peek(&shard->table), key, &at);
+    return at.cell ? pz_item_at(proc, at.cell) : NULL;
 }
 
 /* ---- growing ----------------------------------------------------------------------------------------------------- */

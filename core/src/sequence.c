@@ -48,7 +48,7 @@ PZ_RACY int pz_seq_read(pz_proc *proc, pz_store *store, int64_t index, pz_value_
                 uint64_t mask = (UINT64_C(1) << (word & PZ_LOG_MASK)) - 1;
                 const pz_table *table = pz_at(proc, word & ~PZ_LOG_MASK);
                 uint64_t cell = *(const volatile uint64_t *)&table->words[((counts >> 32) + (uint64_t)at) & mask];
-                if (cell == 0 || cell + sizeof(pz_item) > proc->size || !pz_cell_copy(proc, cell, out))
+                if (cell == 0 || cell > proc->size - sizeof(pz_item) || !pz_cell_copy(proc, cell, out))
                     rc = -EBUSY;
             }
             atomic_thread_fence(memory_order_acquire);

@@ -12,6 +12,7 @@
 #include "pz/destroy.h"
 #include "store_parts.h"
 
+#define TRIES 200u
 #define HOLLOW (UINT64_C(128) << 10) /* bytes that an empty store may keep for what comes next */
 
 int pz_store_new(pz_proc *proc, enum pz_form form, uint64_t most, pz_ref *ref)
@@ -56,12 +57,42 @@ pz_shard *pz_store_number(const pz_proc *proc, pz_store *store, uint32_t number)
     return root ? pz_shards_at(proc, root) + number : &store->first;
 }
 
+static pz_shard *shards_of(const pz_proc *proc, const pz_store *store, uint64_t root)
+{
+    return root ? pz_shards_at(proc, root) : (pz_shard *)(uintptr_t)&store->first;
+}
+
 uint64_t pz_store_count(const pz_proc *proc, const pz_store *store)
 {
-    uint64_t count = 0;
-    for (uint32_t i = 0, n = pz_store_shards(store); i < n; i++)
-        count += pz_items(pz_load(&pz_store_number(proc, (pz_store *)(uintptr_t)store, i)->counts));
+    uint64_t count = 0, root = pz_load(&store->root);
+    const pz_shard *shards = shards_of(proc, store, root);
+    for (uint32_t i = 0; i < (root ? PZ_SHARDS : 1); i++)
+        count += pz_items(pz_load(&shards[i].counts));
     return count;
+}
+
+int pz_store_count_read(const pz_proc *proc, const pz_store *store, uint64_t *count)
+{
+    for (unsigned try = 0; try < TRIES; try++) {
+        uint64_t root = pz_load(&store->root), odd = 0, versions[PZ_SHARDS];
+        const pz_shard *shards = shards_of(proc, store, root);
+        uint32_t n = root ? PZ_SHARDS : 1;
+        for (uint32_t i = 0; i < n; i++)
+            odd |= (versions[i] = pz_load(&shards[i].version)) & 1;
+        if (!odd && pz_load(&store->root) == root) {
+            *count = 0;
+            for (uint32_t i = 0; i < n; i++)
+                *count += pz_items(pz_peek(&shards[i].counts));
+            atomic_thread_fence(memory_order_acquire);
+            bool same = pz_peek(&store->root) == root;
+            for (uint32_t i = 0; i < n; i++)
+                same = same && pz_peek(&shards[i].version) == versions[i];
+            if (PZ_LIKELY(same))
+                return 0;
+        }
+        pz_relax();
+    }
+    return -EBUSY;
 }
 
 uint64_t pz_store_bytes(const pz_proc *proc, const pz_store *store)
@@ -117,53 +148,101 @@ static bool gate_is_shut(pz_store *store, bool change)
     return change && pz_load(&store->gate) & PZ_LOCKED;
 }
 
+/* Finishes the group of a dead process. Others are quick in here, so this blocks. */
+static void finish_batch(pz_proc *proc, pz_store *store)
+{
+    uint64_t root = pz_load(&store->root);
+    pz_shard *shards = shards_of(proc, store, root);
+    for (uint32_t i = 0; i < (root ? PZ_SHARDS : 1); i++)
+        if (pz_mutex_lock(proc, &shards[i].lock) == 1)
+            repair(proc, store, &shards[i]);
+    if (store->batch && root == pz_load(&store->root))
+        pz_batch_finish(proc, store);
+    for (uint32_t i = root ? PZ_SHARDS : 1; i-- > 0;)
+        pz_mutex_unlock(proc, &shards[i].lock);
+}
+
 int pz_store_retry(pz_proc *proc, pz_store *store, uint64_t hash, bool change, pz_wait *wait, pz_shard **shard)
 {
     for (;;) {
         pz_shard *found = pz_store_shard(proc, store, hash, pz_load(&store->root));
+        *shard = found;
         int rc = pz_mutex_retry(proc, &found->lock, wait);
         if (rc < 0)
             return rc;
         if (rc == 1)
             repair(proc, store, found);
         bool shut = gate_is_shut(store, change);
-        if (PZ_LIKELY(found == pz_store_shard(proc, store, hash, pz_load(&store->root)) && !shut && !store->batch)) {
-            *shard = found;
+        if (PZ_LIKELY(found == pz_store_shard(proc, store, hash, pz_load(&store->root)) && !shut && !store->batch))
             return 0;
-        }
         bool unfinished = store->batch != 0;
         pz_mutex_unlock(proc, &found->lock);
         if (unfinished) {
-            (void)pz_store_lock_all(proc, store, false);
-            pz_store_unlock_all(proc, store);
+            finish_batch(proc, store);
         } else if (shut) {
+            *shard = NULL;
             return -EBUSY;
         }
     }
 }
 
-int pz_store_await(pz_proc *proc, pz_store *store, uint64_t hash, pz_wait *wait)
+int pz_store_await(pz_proc *proc, pz_store *store, pz_shard *shard, pz_wait *wait)
 {
-    if (pz_load(&store->gate) & PZ_LOCKED) {
+    if (!shard) {
+        if (!(pz_load(&store->gate) & PZ_LOCKED))
+            return 0;
         int rc = pz_mutex_await(proc, &store->gate, wait);
         if (rc == 0 && wait->suspect && pz_mutex_retry(proc, &store->gate, wait) >= 0)
             pz_group_end(proc, store); /* its owner died, and has changed nothing */
+        wait->suspect = 0;
         return rc;
     }
-    pz_shard *shard = pz_store_shard(proc, store, hash, pz_load(&store->root));
     pz_poke(&shard->waits, pz_peek(&shard->waits) + 1);
     return pz_mutex_await(proc, &shard->lock, wait);
 }
 
-int pz_group_begin(pz_proc *proc, pz_store *store, pz_wait *wait)
+int pz_store_lock_all(pz_proc *proc, pz_store *store, bool change, pz_wait *wait, pz_shard **shard)
 {
+    for (;;) {
+        uint64_t root = pz_load(&store->root);
+        pz_shard *shards = shards_of(proc, store, root);
+        uint32_t n = root ? PZ_SHARDS : 1, taken = 0;
+        int rc = 0;
+        for (; taken < n; taken++) {
+            rc = pz_mutex_retry(proc, &shards[taken].lock, wait);
+            if (rc < 0)
+                break;
+            if (rc == 1)
+                repair(proc, store, &shards[taken]);
+        }
+        if (rc >= 0 && root == pz_load(&store->root)) {
+            if (PZ_UNLIKELY(store->batch))
+                pz_batch_finish(proc, store);
+            if (PZ_LIKELY(!gate_is_shut(store, change)))
+                return 0;
+        }
+        *shard = rc < 0 ? &shards[taken] : NULL;
+        bool moved = root != pz_load(&store->root);
+        while (taken > 0)
+            pz_mutex_unlock(proc, &shards[--taken].lock);
+        if (!moved)
+            return -EBUSY;
+    }
+}
+
+int pz_group_begin(pz_proc *proc, pz_store *store, pz_wait *wait, pz_shard **shard)
+{
+    *shard = NULL;
     int rc = pz_mutex_retry(proc, &store->gate, wait);
     if (rc < 0)
         return rc;
     /* Who has come in before is done after this. */
-    (void)pz_store_lock_all(proc, store, false);
-    pz_store_unlock_all(proc, store);
-    return 0;
+    rc = pz_store_lock_all(proc, store, false, wait, shard);
+    if (rc < 0)
+        pz_group_end(proc, store);
+    else
+        pz_store_unlock_all(proc, store);
+    return rc;
 }
 
 void pz_group_end(pz_proc *proc, pz_store *store)
@@ -177,28 +256,6 @@ void pz_store_close(pz_proc *proc, pz_shard *shard)
     pz_mutex_unlock(proc, &shard->lock);
     if (PZ_UNLIKELY(*(volatile uint64_t *)&proc->heap->reap))
         pz_reap(proc);
-}
-
-int pz_store_lock_all(pz_proc *proc, pz_store *store, bool change)
-{
-    for (;;) {
-        uint64_t root = pz_load(&store->root);
-        for (uint32_t i = 0; i < (root ? PZ_SHARDS : 1); i++) {
-            pz_shard *shard = root ? pz_shards_at(proc, root) + i : &store->first;
-            if (pz_mutex_lock(proc, &shard->lock) == 1)
-                repair(proc, store, shard);
-        }
-        if (PZ_UNLIKELY(root != pz_load(&store->root))) {
-            pz_mutex_unlock(proc, &store->first.lock);
-            continue;
-        }
-        if (PZ_UNLIKELY(store->batch))
-            pz_batch_finish(proc, store);
-        if (PZ_LIKELY(!gate_is_shut(store, change)))
-            return 0;
-        pz_store_unlock_all(proc, store);
-        return -EBUSY;
-    }
 }
 
 void pz_store_unlock_all(pz_proc *proc, pz_store *store)
@@ -297,7 +354,7 @@ static void drop_objects(pz_proc *proc, bool hashed, uint64_t table, uint64_t *c
     }
 }
 
-static void drop_parts(pz_proc *proc, const pz_store *store, uint64_t *table, uint64_t *counts, uint64_t *pool)
+static void drop_table(pz_proc *proc, const pz_store *store, uint64_t *table, uint64_t *counts)
 {
     if (*table) {
         if (store->objects)
@@ -307,6 +364,10 @@ static void drop_parts(pz_proc *proc, const pz_store *store, uint64_t *table, ui
         *table = 0;
         pz_tx_commit(proc);
     }
+}
+
+static void drop_pool(pz_proc *proc, uint64_t *pool)
+{
     if (*pool) {
         pz_pool *head = pz_at(proc, *pool);
         while (head->head.spare[0]) {
@@ -330,7 +391,9 @@ static void drop_trash(pz_proc *proc, pz_store *store)
     pz_list *list = pz_at(proc, store->trash);
     heap_of *parts = (heap_of *)list->places;
     for (uint64_t i = 0; i < list->count; i++)
-        drop_parts(proc, store, &parts[i].table, &parts[i].counts, &parts[i].pool);
+        drop_table(proc, store, &parts[i].table, &parts[i].counts);
+    for (uint64_t i = 0; i < list->count; i++)
+        drop_pool(proc, &parts[i].pool);
     pz_heap_free(proc, store->trash);
     pz_tx(proc, store->trash);
     store->trash = 0;
@@ -360,14 +423,18 @@ static void drop_list(pz_proc *proc, uint64_t *place)
     pz_tx_commit(proc);
 }
 
-static void drop_shard(pz_proc *proc, pz_store *store, pz_shard *shard)
+static void undo_shard(pz_proc *proc, pz_shard *shard)
 {
     for (uint32_t i = pz_peek(&shard->journal); i-- > 0;)
         *(volatile uint64_t *)pz_at(proc, shard->undo[i].offset) = shard->undo[i].old;
     PZ_ORDER();
     pz_store(&shard->journal, 0);
+}
+
+static void drop_items_of(pz_proc *proc, pz_store *store, pz_shard *shard)
+{
     drop_list(proc, &shard->dead);
-    drop_parts(proc, store, (uint64_t *)&shard->table, (uint64_t *)&shard->counts, &shard->pool);
+    drop_table(proc, store, (uint64_t *)&shard->table, (uint64_t *)&shard->counts);
 }
 
 void pz_store_drop(pz_proc *proc, pz_block *block)
@@ -379,6 +446,9 @@ void pz_store_drop(pz_proc *proc, pz_block *block)
         pz_poke(&store->root, root);
         pz_tx_commit(proc);
     }
+    for (uint32_t i = 0; root && i < PZ_SHARDS; i++)
+        undo_shard(proc, pz_shards_at(proc, root) + i);
+    undo_shard(proc, &store->first);
     drop_trash(proc, store);
     drop_list(proc, &store->batch); /* a group that nobody finished */
     if (root) {
@@ -389,7 +459,9 @@ void pz_store_drop(pz_proc *proc, pz_block *block)
             pz_tx_commit(proc);
         }
         for (uint32_t i = 0; i < PZ_SHARDS; i++)
-            drop_shard(proc, store, pz_shards_at(proc, root) + i);
+            drop_items_of(proc, store, pz_shards_at(proc, root) + i);
+        for (uint32_t i = 0; i < PZ_SHARDS; i++)
+            drop_pool(proc, &(pz_shards_at(proc, root) + i)->pool);
         pz_heap_free(proc, root);
         pz_tx(proc, store->root);
         pz_tx(proc, store->pending);
@@ -397,7 +469,8 @@ void pz_store_drop(pz_proc *proc, pz_block *block)
         store->pending = 0;
         pz_tx_commit(proc);
     }
-    drop_shard(proc, store, &store->first);
+    drop_items_of(proc, store, &store->first);
+    drop_pool(proc, &store->first.pool);
 }
 
 void pz_store_sweep(pz_proc *proc, pz_store *store)

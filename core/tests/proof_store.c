@@ -126,7 +126,7 @@ static void run_take_last(void)
     uint8_t space[512];
     uint64_t need;
     pz_ref object;
-    pz_store_lock_all(&P, store, false);
+    lock_everything();
     must(pz_dict_take_last(&P, store, (pz_item *)space, sizeof space, &need, &object) == 1);
     pz_store_unlock_all(&P, store);
 }
@@ -144,7 +144,7 @@ static void check_dict(void)
     }
     must(is_after || (is_before && !done));
     /* Everything can be locked, and goes on. */
-    pz_store_lock_all(&P, store, false);
+    lock_everything();
     must(pz_store_valid(&P, store) == 0);
     pz_store_unlock_all(&P, store);
     must(pz_store_count(&P, store) == (is_after ? count_after : count_before));
@@ -182,15 +182,16 @@ static void run_group(void)
     int64_t cells[5];
     pz_bulk bulk;
     pz_wait wait = forever();
-    while (pz_group_begin(&P, store, &wait) < 0)
-        pz_store_await(&P, store, 0, &wait);
+    pz_shard *busy;
+    while (pz_group_begin(&P, store, &wait, &busy) < 0)
+        pz_store_await(&P, store, busy, &wait);
     must(pz_bulk_new(&P, pz_bulk_bytes(124) + 2 * pz_bulk_bytes(45) + 2 * pz_bulk_bytes(20), 1, &bulk) == 0);
     for (int i = 0; i < 5; i++) {
         pz_key key = key_of(&keys[i]);
         pz_value_in value = value_of(values[i]);
         must(pz_bulk_add(&P, &bulk, &key, values[i] ? &value : NULL, (uint64_t *)&cells[i]) == 0);
     }
-    must(pz_store_lock_all(&P, store, false) == 0);
+    lock_everything();
     must(pz_dict_commit(&P, store, cells, 5, &bulk) == 0);
     pz_store_unlock_all(&P, store);
     pz_group_end(&P, store);
@@ -240,7 +241,7 @@ static void check_many(void)
         }
         must(rc == 1);
     }
-    pz_store_lock_all(&P, store, false);
+    lock_everything();
     must(pz_store_valid(&P, store) == 0);
     for (uint32_t shard = 0; shard < pz_store_shards(store); shard++) {
         uint64_t entry = 0;
@@ -258,7 +259,7 @@ static void check_many(void)
 static void check_cleared(void)
 {
     uint64_t count = pz_store_count(&P, store), found = 0;
-    pz_store_lock_all(&P, store, false);
+    lock_everything();
     must(pz_store_valid(&P, store) == 0);
     count = pz_store_count(&P, store);
     for (uint32_t shard = 0; shard < pz_store_shards(store); shard++) {

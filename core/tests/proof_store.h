@@ -41,18 +41,26 @@ PROOF_UNUSED static bool is_value(const pz_value_out *out, uint32_t number)
     return true;
 }
 
+PROOF_UNUSED static void lock_everything(void)
+{
+    pz_wait wait = forever();
+    pz_shard *busy;
+    while (pz_store_lock_all(&P, store, false, &wait, &busy) < 0)
+        pz_store_await(&P, store, busy, &wait);
+}
+
 PROOF_UNUSED static pz_shard *open_for(uint64_t hash)
 {
     pz_wait wait = forever();
     pz_shard *shard;
     while (pz_store_retry(&P, store, hash, true, &wait, &shard) < 0)
-        pz_store_await(&P, store, hash, &wait);
+        pz_store_await(&P, store, shard, &wait);
     return shard;
 }
 
 PROOF_UNUSED static void clear(void)
 {
-    pz_store_lock_all(&P, store, false);
+    lock_everything();
     must(pz_store_clear(&P, store) == 0);
     pz_store_unlock_all(&P, store);
     pz_store_sweep(&P, store);
@@ -77,7 +85,7 @@ PROOF_UNUSED static void start(enum pz_form form, uint64_t most)
 
 PROOF_UNUSED static void finish(void)
 {
-    pz_store_lock_all(&P, store, false);
+    lock_everything();
     must(pz_store_valid(&P, store) == 0);
     pz_store_unlock_all(&P, store);
     pz_object_close(&P, &ref);
@@ -89,7 +97,7 @@ PROOF_UNUSED static void finish(void)
 /* The repair after a death: everything is locked once. */
 PROOF_UNUSED static void run_look(void)
 {
-    pz_store_lock_all(&P, store, false);
+    lock_everything();
     pz_store_unlock_all(&P, store);
 }
 

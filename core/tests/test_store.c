@@ -14,9 +14,17 @@ static void make(enum pz_form form, uint64_t most)
     store = pz_at(&P, ref.offset);
 }
 
+static void lock_everything(void)
+{
+    pz_wait wait = forever();
+    pz_shard *busy;
+    while (pz_store_lock_all(&P, store, false, &wait, &busy) < 0)
+        pz_store_await(&P, store, busy, &wait);
+}
+
 static void unmake(void)
 {
-    pz_store_lock_all(&P, store, false);
+    lock_everything();
     CHECK(pz_store_valid(&P, store) == 0);
     pz_store_unlock_all(&P, store);
     pz_object_close(&P, &ref);
@@ -39,7 +47,7 @@ static pz_shard *open_for(uint64_t hash)
     pz_wait wait = forever();
     pz_shard *shard;
     while (pz_store_retry(&P, store, hash, true, &wait, &shard) < 0)
-        pz_store_await(&P, store, hash, &wait);
+        pz_store_await(&P, store, shard, &wait);
     return shard;
 }
 
@@ -100,13 +108,13 @@ static void test_dict(void)
             model[number] = 0;
         }
         if (i % 5000 == 0) {
-            pz_store_lock_all(&P, store, false);
+            lock_everything();
             CHECK(pz_store_valid(&P, store) == 0);
             pz_store_unlock_all(&P, store);
             CHECK(pz_store_count(&P, store) == count);
         }
         if (i == 150000) {
-            pz_store_lock_all(&P, store, false);
+            lock_everything();
             CHECK(pz_store_clear(&P, store) == 0);
             pz_store_unlock_all(&P, store);
             pz_store_sweep(&P, store);
@@ -134,7 +142,7 @@ static void test_order(void)
     for (uint32_t i = 5000; i-- > 0;) {
         if (i % 3 == 0)
             continue;
-        pz_store_lock_all(&P, store, false);
+        lock_everything();
         CHECK(pz_dict_take_last(&P, store, (pz_item *)space, 8, &need, &object) == -ENOBUFS);
         CHECK(pz_dict_take_last(&P, store, (pz_item *)space, sizeof space, &need, &object) == 1);
         pz_store_unlock_all(&P, store);
@@ -162,7 +170,7 @@ static void test_objects(void)
     pz_object_close(&P, &out.ref);
     for (uint32_t i = 0; i < 500; i++)
         CHECK(take(i, NULL) == (i != 1));
-    pz_store_lock_all(&P, store, false);
+    lock_everything();
     CHECK(pz_store_clear(&P, store) == 0);
     pz_store_unlock_all(&P, store);
     pz_store_sweep(&P, store);
@@ -195,7 +203,7 @@ static void check_sequence(void)
     }
     CHECK(pz_seq_read(&P, store, items, &out) == 0);
     CHECK(pz_seq_read(&P, store, -(int64_t)items - 1, &out) == 0);
-    pz_store_lock_all(&P, store, false);
+    lock_everything();
     CHECK(pz_store_valid(&P, store) == 0);
     pz_store_unlock_all(&P, store);
 }
@@ -311,12 +319,12 @@ static void test_groups(void)
         uint32_t keys[40];
         pz_bulk bulk;
         pz_wait wait = forever();
-        CHECK(pz_group_begin(&P, store, &wait) == 0);
         pz_shard *shard;
+        CHECK(pz_group_begin(&P, store, &wait, &shard) == 0);
         CHECK(pz_store_retry(&P, store, 0, true, &wait, &shard) == -EBUSY);
         CHECK(pz_store_retry(&P, store, 0, false, &wait, &shard) == 0);
         pz_store_close(&P, shard);
-        CHECK(pz_store_lock_all(&P, store, true) == -EBUSY);
+        CHECK(pz_store_lock_all(&P, store, true, &wait, &shard) == -EBUSY && shard == NULL);
         CHECK(pz_bulk_new(&P, 40 * pz_bulk_bytes(104), 0, &bulk) == 0);
         for (uint32_t i = 0; i < 40; i++) {
             keys[i] = next_random(&state) % KEYS;
@@ -327,7 +335,7 @@ static void test_groups(void)
             count += !removes - (uint64_t)(present[keys[i]] != 0);
             present[keys[i]] = removes ? 0 : round % 100 + 1;
         }
-        CHECK(pz_store_lock_all(&P, store, false) == 0);
+        lock_everything();
         CHECK(pz_dict_commit(&P, store, cells, 40, &bulk) == 0);
         CHECK(pz_store_valid(&P, store) == 0);
         pz_store_unlock_all(&P, store);
@@ -380,7 +388,7 @@ static void test_readers(void)
         if (i % 7 == 0)
             take(i % 8, NULL);
         if (i % 5000 == 0) {
-            pz_store_lock_all(&P, store, false);
+            lock_everything();
             pz_store_clear(&P, store);
             pz_store_unlock_all(&P, store);
         }

@@ -9,8 +9,8 @@ cdef class Cells:
     cdef int64_t *places
     cdef uint64_t count
     cdef pz_bulk bulk
-    cdef int begin(self, uint64_t most) except -1
-    cdef int present(self, uint64_t first, uint64_t end) except -1
+    cdef int begin(self, uint64_t most) noexcept
+    cdef void present(self, uint64_t first, uint64_t end) noexcept
     cdef int room(self, list prepared, uint64_t keys, who) except -1
     cdef list make(self, list prepared, who)
     cdef int add(self, list places) except -1

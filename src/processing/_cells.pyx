@@ -1,6 +1,7 @@
 """Many values at once on their way into a container. See store.h (pz_bulk)."""
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from processing.pz cimport *
@@ -17,19 +18,16 @@ cdef class Cells:
         PyMem_Free(self.places)
         pz_bulk_drop(proc, &self.bulk)
 
-    cdef int begin(self, uint64_t most) except -1:
-        """Room for so many places."""
+    cdef int begin(self, uint64_t most) noexcept:
+        """Room for so many places. 0, or -ENOMEM: called inside a lock, where no exception may be made."""
         self.places = <int64_t *>PyMem_Malloc((most + 1) * sizeof(int64_t))
-        if self.places == NULL:
-            raise MemoryError
-        return 0
+        return -ENOMEM if self.places == NULL else 0
 
-    cdef int present(self, uint64_t first, uint64_t end) except -1:
+    cdef void present(self, uint64_t first, uint64_t end) noexcept:
         cdef uint64_t i
         for i in range(first, end):
             self.places[self.count] = -1 - <int64_t>i
             self.count += 1
-        return 0
 
     cdef int room(self, list prepared, uint64_t keys, who) except -1:
         """Room for the cells of values (None: of no value), with so many bytes of keys in all."""

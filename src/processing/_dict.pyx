@@ -26,47 +26,48 @@ def new(cls, int form):
 
 # ---- values --------------------------------------------------------------------------------------------------------
 
-cdef int find(pz_store *store, const pz_key *key, pz_value_out *out) except -1:
+cdef int find(StoreBase self, const pz_key *key, pz_value_out *out) except -1:
     """1: `out` holds the value; 0: it is not there."""
     cdef pz_shard *shard
-    cdef int rc = pz_dict_read(proc, store, key, out)
+    cdef int rc = pz_dict_read(proc, self.store(), key, out)
     if rc == -EBUSY:
-        open_shard(store, key.hash, False, &shard)
-        rc = pz_dict_look(proc, store, shard, key, out)
+        open_shard(self, key.hash, False, &shard)
+        rc = pz_dict_look(proc, self.store(), shard, key, out)
         pz_store_close(proc, shard)
     return rc
 
 
-cdef object fetch(pz_store *store, const pz_key *key, uint64_t *stamp):
+cdef object fetch(StoreBase self, const pz_key *key, uint64_t *stamp):
     """The value, or MISSING."""
     cdef pz_value_out out
+    cdef uint64_t first
+    cdef uint32_t gen
     while True:
-        if not find(store, key, &out):
+        if not find(self, key, &out):
             return MISSING
         if stamp:
             stamp[0] = out.stamp
+        first = out.object
+        gen = out.gen
         try:
             return value_of(&out)
         except StaleHandleError:
-            # The object went after we had read of it: there is another value now, or none. If not, it is the value
-            # itself that cannot be unpickled.
-            if not find(store, key, &out) or (stamp and stamp[0] != out.stamp):
-                continue
-            if out.object == 0 or pz_block_find(proc, out.object, out.gen) != NULL:
+            # The object went after we had read of it: there is another value now, or none.
+            if first == 0 or (find(self, key, &out) and is_same_object(&out, first, gen)):
                 raise
 
 
-cdef int put(pz_store *store, const pz_key *key, const pz_value_in *value, who) except -1:
+cdef int put(StoreBase self, const pz_key *key, const pz_value_in *value) except -1:
     """1: the key is new."""
     cdef pz_shard *shard
     cdef int rc
     while True:
-        open_shard(store, key.hash, True, &shard)
-        rc = pz_dict_put(proc, store, shard, key, value)
+        open_shard(self, key.hash, True, &shard)
+        rc = pz_dict_put(proc, self.store(), shard, key, value)
         pz_store_close(proc, shard)
         if rc != -EAGAIN:
             break
-    check(rc, who)
+    check(rc, self)
     return rc
 
 
@@ -83,7 +84,7 @@ cdef class DictBase(StoreBase):
         keep = load_key(key, &quick, False)
         rc = pz_dict_read(proc, store, &quick.key, NULL)
         if rc == -EBUSY:
-            open_shard(store, quick.key.hash, False, &shard)
+            open_shard(self, quick.key.hash, False, &shard)
             rc = pz_dict_look(proc, store, shard, &quick.key, NULL)
             pz_store_close(proc, shard)
         return rc == 1
@@ -94,7 +95,7 @@ cdef class DictBase(StoreBase):
         cdef pz_quick_key quick
         cdef pz_store *store = self.store()
         keep = load_key(key, &quick, False)
-        value = fetch(store, &quick.key, NULL)
+        value = fetch(self, &quick.key, NULL)
         if value is MISSING:
             raise KeyError(key)
         return value
@@ -106,7 +107,7 @@ cdef class DictBase(StoreBase):
         cdef pz_quick_key quick
         cdef pz_store *store = self.store()
         keep = load_key(key, &quick, False)
-        value = fetch(store, &quick.key, NULL)
+        value = fetch(self, &quick.key, NULL)
         return default if value is MISSING else value
 
     def __setitem__(self, key, value):
@@ -118,7 +119,7 @@ cdef class DictBase(StoreBase):
         cdef pz_value_in to
         keep = load_key(key, &quick, True)
         kept = load_value(value, &encoded, &to, self)
-        put(self.store(), &quick.key, &to, self)
+        put(self, &quick.key, &to)
 
     def __delitem__(self, key):
         if not self._discard(key):
@@ -132,7 +133,7 @@ cdef class DictBase(StoreBase):
         cdef pz_shard *shard
         cdef pz_store *store = self.store()
         keep = load_key(key, &quick, False)
-        open_shard(store, quick.key.hash, True, &shard)
+        open_shard(self, quick.key.hash, True, &shard)
         cdef int rc = pz_dict_take(proc, store, shard, &quick.key, NULL)
         pz_store_close(proc, shard)
         self.emptied(shard)
@@ -147,7 +148,7 @@ cdef class DictBase(StoreBase):
         cdef pz_shard *shard
         cdef pz_store *store = self.store()
         keep = load_key(key, &quick, False)
-        open_shard(store, quick.key.hash, True, &shard)
+        open_shard(self, quick.key.hash, True, &shard)
         cdef int rc = pz_dict_take(proc, store, shard, &quick.key, &out)
         pz_store_close(proc, shard)
         check(rc, self)
@@ -171,12 +172,12 @@ cdef class DictBase(StoreBase):
         cdef int rc
         cdef pz_store *store = self.store()
         keep = load_key(key, &quick, True)
-        value = fetch(store, &quick.key, NULL)
+        value = fetch(self, &quick.key, NULL)
         if value is not MISSING:
             return value
         kept = load_value(default, &encoded, &to, self)
         while True:
-            open_shard(store, quick.key.hash, True, &shard)
+            open_shard(self, quick.key.hash, True, &shard)
             rc = pz_dict_look(proc, store, shard, &quick.key, &out)
             if rc == 0:
                 rc = pz_dict_put(proc, store, shard, &quick.key, &to)
@@ -187,7 +188,7 @@ cdef class DictBase(StoreBase):
                 # What was stored, which is another object than `default` if that is a dict or a list.
                 return default if to.object == 0 else object_from(to.type, to.object, to.gen)
             pz_store_close(proc, shard)
-            value = fetch(store, &quick.key, NULL)
+            value = fetch(self, &quick.key, NULL)
             if value is not MISSING:
                 return value
 
@@ -204,7 +205,7 @@ cdef class DictBase(StoreBase):
         cdef pz_store *store = self.store()
         try:
             while True:
-                lock_all(store, True)
+                lock_all(self, True)
                 rc = pz_dict_take_last(proc, store, item, need, &need, &ref)
                 pz_store_unlock_all(proc, store)
                 if rc != -ENOBUFS:
@@ -242,7 +243,7 @@ cdef class DictBase(StoreBase):
         none.data = NULL
         if pz_dict_read(proc, store, &quick.key, NULL) == 1:
             return False
-        return put(store, &quick.key, &none, self) == 1
+        return put(self, &quick.key, &none) == 1
 
     def _update(self, list pairs):
         """Stores all of the (key, value) pairs; each is encoded before the first is stored."""
@@ -258,7 +259,7 @@ cdef class DictBase(StoreBase):
         for i in range(len(pairs)):
             prepared = <Prepared>ready[i]
             keep = load_key(pairs[i][0], &quick, True)
-            put(store, &quick.key, &prepared.value, self)
+            put(self, &quick.key, &prepared.value)
 
     def _fetch(self, key):
         """(value, version of the item), or (None, 0)."""
@@ -267,7 +268,7 @@ cdef class DictBase(StoreBase):
         cdef pz_quick_key quick
         cdef uint64_t stamp = 0
         keep = load_key(key, &quick, False)
-        value = fetch(self.store(), &quick.key, &stamp)
+        value = fetch(self, &quick.key, &stamp)
         return (None, 0) if value is MISSING else (value, stamp)
 
     def _store_if(self, key, uint64_t version, value):
@@ -284,7 +285,7 @@ cdef class DictBase(StoreBase):
         keep = load_key(key, &quick, True)
         kept = load_value(value, &encoded, &to, self)
         while True:
-            open_shard(store, quick.key.hash, True, &shard)
+            open_shard(self, quick.key.hash, True, &shard)
             rc = pz_dict_look(proc, store, shard, &quick.key, &out)
             if (out.stamp if rc == 1 else 0) != version:
                 pz_store_close(proc, shard)
@@ -304,21 +305,21 @@ cdef class DictBase(StoreBase):
     def _raw_get(self, key, default):
         cdef pz_quick_key quick
         keep = load_key(key, &quick, False)
-        value = fetch(self.store(), &quick.key, NULL)
+        value = fetch(self, &quick.key, NULL)
         return default if value is MISSING else value
 
     def _raw_snapshot(self, int what):
         cdef pz_item **items = NULL
         cdef pz_item *copy = NULL
         cdef Py_ssize_t count = 0, done = 0
+        cdef int rc
         cdef pz_store *store = self.store()
         cdef list result = []
-        lock_all(store, False)
+        lock_all(self, False)
+        rc = copy_items(store, what & 2, &count, &copy, &items)
+        pz_store_unlock_all(proc, store)
         try:
-            copy = copy_items(store, what & 2, &count, &items)
-        finally:
-            pz_store_unlock_all(proc, store)
-        try:
+            check(rc, self)
             for done in range(count):
                 if what == 1:
                     result.append(item_key(items[done]))
@@ -333,6 +334,19 @@ cdef class DictBase(StoreBase):
             PyMem_Free(items)
         return result
 
+    cdef object stored_key(self, const pz_key *key):
+        """The key that came first, as it was given: a group that gives it another value leaves it. None: it is not there.
+        """
+        cdef pz_shard *shard
+        cdef const pz_item *item
+        cdef bytes extra = None
+        open_shard(self, key.hash, False, &shard)
+        item = pz_dict_item(proc, shard, key)
+        if item != NULL:
+            extra = (<const char *>item.data)[item.key_length:item.key_length + item.extra_length]
+        pz_store_close(proc, shard)
+        return extra
+
     def _commit(self, list changes):
         """Ends a group: stores all (key, prepared value), or removes where that is None; all at once."""
         cdef Cells cells = Cells.__new__(Cells)
@@ -343,16 +357,21 @@ cdef class DictBase(StoreBase):
         cdef int rc
         for key, prepared in changes:
             keep = load_key(key, &quick, True)
-            keys += quick.key.length + quick.key.extra_length
+            stored = self.stored_key(&quick.key)
+            keys += quick.key.length + (quick.key.extra_length if stored is None else len(stored))
         cells.room([change[1] for change in changes], keys, self)
-        cells.begin(len(changes))
+        check(cells.begin(len(changes)), self)
         for key, prepared in changes:
             keep = load_key(key, &quick, True)
+            stored = self.stored_key(&quick.key)
+            if stored is not None:
+                quick.key.extra = <const char *>(<bytes>stored)
+                quick.key.extra_length = <uint32_t>len(stored)
             check(pz_bulk_add(proc, &cells.bulk, &quick.key, NULL if prepared is None else &prepared.value, &place),
                   self)
             cells.places[cells.count] = <int64_t>place
             cells.count += 1
-        lock_all(store, False)
+        lock_all(self, False)
         rc = pz_dict_commit(proc, store, cells.places, cells.count, &cells.bulk)
         pz_store_unlock_all(proc, store)
         check(rc, self)

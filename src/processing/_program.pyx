@@ -93,6 +93,11 @@ def self_slot():
     return proc.slot
 
 
+def self_owner():
+    """What stands for this process in locks: never the same for two processes at a time, or one after the other."""
+    return proc.self_
+
+
 # ---- children ------------------------------------------------------------------------------------------------------
 
 def reserve_child(bint copy_ledger):

@@ -68,7 +68,7 @@ cdef class SequenceBase(StoreBase):
 
     cdef pz_shard *open(self, bint change=True) except NULL:
         cdef pz_shard *shard = NULL
-        open_shard(self.store(), 0, change, &shard)
+        open_shard(self, 0, change, &shard)
         return shard
 
     cdef int read(self, int64_t index, pz_value_out *out) except -1:
@@ -94,17 +94,18 @@ cdef class SequenceBase(StoreBase):
         if self.group is not None and self.grouped():
             return self.group.get(index)
         cdef pz_value_out out
-        cdef uint64_t stamp
+        cdef uint64_t first
+        cdef uint32_t gen
         while True:
             if not self.read(index, &out):
                 raise IndexError(f"{type(self).__name__} index out of range")
-            stamp = out.stamp
+            first = out.object
+            gen = out.gen
             try:
                 return value_of(&out)
             except StaleHandleError:
-                # The object went after we had read of it; if not, it is the value itself that cannot be unpickled.
-                if self.read(index, &out) and out.stamp == stamp and (
-                        out.object == 0 or pz_block_find(proc, out.object, out.gen) != NULL):
+                # The object went after we had read of it: there is another item now, or none.
+                if first == 0 or (self.read(index, &out) and is_same_object(&out, first, gen)):
                     raise
 
     def __getitem__(self, index):
@@ -218,24 +219,24 @@ cdef class SequenceBase(StoreBase):
         places = cells.make(prepare_all(values, self), self)
         new = len(places)
         cdef pz_shard *shard = self.open()
-        try:
-            count = pz_store_count(proc, store)
-            if not left and count + new <= store.most:
-                cells.begin(new)
+        count = pz_store_count(proc, store)
+        if not left and count + new <= store.most:
+            rc = cells.begin(new)
+            if rc == 0:
                 cells.add(places)
                 rc = pz_seq_extend(proc, store, cells.places, cells.count, &cells.bulk)
-            else:
-                cells.begin(count + new)
-                fits = count if count + new <= store.most else store.most - new
-                if left:
-                    cells.add(places)
-                    cells.present(0, fits)
-                else:
-                    cells.present(count - fits, count)
-                    cells.add(places)
+        else:
+            rc = cells.begin(count + new)
+            fits = count if count + new <= store.most else store.most - new
+            if rc == 0 and left:
+                cells.add(places)
+                cells.present(0, fits)
+            elif rc == 0:
+                cells.present(count - fits, count)
+                cells.add(places)
+            if rc == 0:
                 rc = pz_seq_rebuild(proc, store, cells.places, cells.count, &cells.bulk)
-        finally:
-            pz_store_close(proc, shard)
+        pz_store_close(proc, shard)
         check(rc, self)
 
     def _items(self, start=None, stop=None, step=None):
@@ -252,12 +253,11 @@ cdef class SequenceBase(StoreBase):
         cdef pz_shard *shard = self.open(False)
         cdef pz_item *copy = NULL
         cdef uint64_t version
+        version = pz_load64(&shard.version)
+        cdef int rc = copy_items(store, True, &count, &copy, &items)
+        pz_store_close(proc, shard)
         try:
-            version = pz_load64(&shard.version)
-            copy = copy_items(store, True, &count, &items)
-        finally:
-            pz_store_close(proc, shard)
-        try:
+            check(rc, self)
             for i in range(count)[slice(start, stop, step)]:
                 result.append(item_value(items[i]))
         finally:
@@ -272,7 +272,7 @@ cdef class SequenceBase(StoreBase):
         cdef list places = cells.make([one for one in order if type(one) is not int], self)
         cdef Py_ssize_t next_new = 0
         cdef int rc
-        cells.begin(len(order))
+        check(cells.begin(len(order)), self)
         for one in order:
             if type(one) is int:
                 cells.present(one, one + 1)
@@ -310,29 +310,26 @@ cdef class SequenceBase(StoreBase):
             chosen = PySlice_AdjustIndices(count, &first, &end, stride)
             fits = stride == 1 or values is None or chosen == new
         if fits and not changed:
-            try:
-                cells.begin(count + new)
-                if stride == 1:
-                    cells.present(0, first)
-                    cells.add(places)
-                    cells.present(max(first, end), count)
-                else:
-                    cells.present(0, count)
-                    for i in range(chosen):
-                        cells.places[first + i * stride] = places[i] if new else 0
-                    if values is None:
-                        cells.count = 0
-                        for i in range(count):
-                            if cells.places[i] != 0:
-                                cells.places[cells.count] = cells.places[i]
-                                cells.count += 1
+            rc = cells.begin(count + new)
+            if rc == 0 and stride == 1:
+                cells.present(0, first)
+                cells.add(places)
+                cells.present(max(first, end), count)
+            elif rc == 0:
+                cells.present(0, count)
+                for i in range(chosen):
+                    cells.places[first + i * stride] = places[i] if new else 0
+                if values is None:
+                    cells.count = 0
+                    for i in range(count):
+                        if cells.places[i] != 0:
+                            cells.places[cells.count] = cells.places[i]
+                            cells.count += 1
+            if rc == 0:
                 rc = -NO_ROOM
                 if cells.count <= store.most:
                     rc = pz_seq_rebuild(proc, store, cells.places, cells.count, &cells.bulk)
-            finally:
-                pz_store_close(proc, shard)
-        else:
-            pz_store_close(proc, shard)
+        pz_store_close(proc, shard)
         if changed:
             return False
         if not fits:
@@ -351,7 +348,7 @@ cdef class SequenceBase(StoreBase):
         cdef int rc
         if sorted(order) != list(range(len(order))):
             raise ValueError("not a permutation")
-        cells.begin(len(order))
+        check(cells.begin(len(order)), self)
         for index in order:
             cells.present(index, index + 1)
         cdef pz_shard *shard = self.open()
@@ -369,18 +366,17 @@ cdef class SequenceBase(StoreBase):
         cdef pz_shard *shard = self.open()
         cdef uint64_t count = pz_store_count(proc, store), i
         cdef int rc = 0
-        try:
-            if count:
-                cells.begin(count)
-                rotate = rotate % <int64_t>count
+        if count:
+            rc = cells.begin(count)
+            rotate = rotate % <int64_t>count
+            if rc == 0:
                 cells.present(count - <uint64_t>rotate, count)
                 cells.present(0, count - <uint64_t>rotate)
                 if reverse:
                     for i in range(count):
                         cells.places[i] = -1 - <int64_t>(count - 1 - i)
                 rc = pz_seq_rebuild(proc, store, cells.places, count, &cells.bulk)
-        finally:
-            pz_store_close(proc, shard)
+        pz_store_close(proc, shard)
         check(rc, self)
         return 0
 

@@ -47,12 +47,13 @@ cdef extern from "pz/store.h" nogil:
     uint8_t *pz_item_value(pz_item *)
     int pz_store_new(pz_proc *, int, uint64_t, pz_ref *)
     uint64_t pz_store_count(const pz_proc *, const pz_store *)
+    int pz_store_count_read(const pz_proc *, const pz_store *, uint64_t *)
     uint64_t pz_hash(const pz_proc *, uint8_t, const void *, uint32_t)
     int pz_store_retry(pz_proc *, pz_store *, uint64_t, bint, pz_wait *, pz_shard **)
-    int pz_store_await(pz_proc *, pz_store *, uint64_t, pz_wait *)
+    int pz_store_await(pz_proc *, pz_store *, pz_shard *, pz_wait *)
     void pz_store_close(pz_proc *, pz_shard *)
-    int pz_store_lock_all(pz_proc *, pz_store *, bint)
-    int pz_group_begin(pz_proc *, pz_store *, pz_wait *)
+    int pz_store_lock_all(pz_proc *, pz_store *, bint, pz_wait *, pz_shard **)
+    int pz_group_begin(pz_proc *, pz_store *, pz_wait *, pz_shard **)
     void pz_group_end(pz_proc *, pz_store *)
     int pz_dict_commit(pz_proc *, pz_store *, const int64_t *, uint64_t, pz_bulk *)
     void pz_store_unlock_all(pz_proc *, pz_store *)
@@ -66,6 +67,7 @@ cdef extern from "pz/store.h" nogil:
     uint64_t pz_store_bytes(const pz_proc *, const pz_store *)
     int pz_dict_read(pz_proc *, pz_store *, const pz_key *, pz_value_out *)
     int pz_dict_look(pz_proc *, pz_store *, pz_shard *, const pz_key *, pz_value_out *)
+    const pz_item *pz_dict_item(pz_proc *, pz_shard *, const pz_key *)
     int pz_dict_put(pz_proc *, pz_store *, pz_shard *, const pz_key *, const pz_value_in *)
     int pz_dict_take(pz_proc *, pz_store *, pz_shard *, const pz_key *, pz_value_out *)
     int pz_dict_take_last(pz_proc *, pz_store *, pz_item *, uint64_t, uint64_t *, pz_ref *)
@@ -92,6 +94,10 @@ cdef class Prepared:
 
 cdef class StoreBase(Handle):
     cdef object group  # of changes, if one is open (groups.py)
+    cdef uint32_t gatekeeper  # PZ_OWNER of the process whose group that is
+    cdef uint64_t count(self) except? 0xffffffffffffffff
+    cdef int wait_for(self, pz_shard *busy, pz_wait *wait) except -1
+    cdef int end_group(self) except -1
     cdef pz_store *store(self) except NULL
     cdef bint grouped(self)
     cdef int emptied(self, const pz_shard *shard) except -1
@@ -100,11 +106,12 @@ cdef class StoreBase(Handle):
 cdef Prepared prepare(object value, object who)
 cdef object load_value(object value, pz_encoded *encoded, pz_value_in *to, object who)
 cdef object value_of(pz_value_out *out)
+cdef bint is_same_object(const pz_value_out *out, uint64_t object, uint32_t gen)
 cdef object value_from(uint8_t type, const void *data, Py_ssize_t length)
 cdef object object_from(uint8_t type, uint64_t offset, uint32_t gen)
-cdef int open_shard(pz_store *store, uint64_t hash, bint change, pz_shard **shard) except -1
-cdef int lock_all(pz_store *store, bint change) except -1
+cdef int open_shard(StoreBase self, uint64_t hash, bint change, pz_shard **shard) except -1
+cdef int lock_all(StoreBase self, bint change) except -1
 cdef object new_store(cls, int form, uint64_t most)
-cdef pz_item *copy_items(pz_store *store, bint open_objects, Py_ssize_t *count, pz_item ***items) except? NULL
+cdef int copy_items(pz_store *store, bint open_objects, Py_ssize_t *count, pz_item **copy, pz_item ***items) noexcept
 cdef object item_value(pz_item *item)
 cdef void drop_items(pz_item **items, Py_ssize_t first, Py_ssize_t count) noexcept

@@ -9,7 +9,7 @@ Nothing foreign runs inside a lock of a container: values are encoded before and
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.errno cimport EBUSY, EINTR
+from libc.errno cimport EBUSY, EINTR, ENOMEM
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport qsort
 from libc.string cimport memcpy
@@ -55,13 +55,35 @@ cdef class StoreBase(Handle):
     cdef bint grouped(self):
         return self.group is not None and self.group.mine()
 
+    cdef int wait_for(self, pz_shard *busy, pz_wait *wait) except -1:
+        """Waits for a lock, or (NULL) for the end of somebody's group; sees to signals. The handle stays open meanwhile."""
+        cdef pz_store *store = self.store()
+        cdef int rc
+        self.exports += 1
+        try:
+            with nogil:
+                rc = pz_store_await(proc, store, busy, wait)
+            if rc == -EINTR:
+                PyErr_CheckSignals()
+        finally:
+            self.exports -= 1
+        return 0
+
+    cdef uint64_t count(self) except? 0xffffffffffffffff:
+        cdef uint64_t count = 0
+        if pz_store_count_read(proc, self.store(), &count) == -EBUSY:
+            lock_all(self, False)
+            count = pz_store_count(proc, self.store())
+            pz_store_unlock_all(proc, self.store())
+        return count
+
     def __len__(self):
         if self.group is not None and self.grouped():
             return self.group.length()
-        return pz_store_count(proc, self.store())
+        return self.count()
 
     def _raw_len(self):
-        return pz_store_count(proc, self.store())
+        return self.count()
 
     def __enter__(self):
         """Begins a group of changes: the others see all of them, when the `with` ends, or none.
@@ -70,29 +92,40 @@ cdef class StoreBase(Handle):
         `with` drops the changes; so does the death of this process. This thread sees its own changes at once.
         """
         cdef pz_wait wait
-        cdef int rc
-        cdef pz_store *store = self.store()
+        cdef pz_shard *busy = NULL
         if self.grouped():
             self.group.depth += 1
             return self
         pz_wait_init(&wait, PZ_FOREVER)
-        while pz_group_begin(proc, store, &wait) == -EBUSY:
-            with nogil:
-                rc = pz_store_await(proc, store, 0, &wait)
-            if rc == -EINTR:
-                PyErr_CheckSignals()
+        while pz_group_begin(proc, self.store(), &wait, &busy) == -EBUSY:
+            self.wait_for(busy, &wait)
         try:
-            self.group = groups().new(self, store.form)
+            self.group = groups().new(self, self.store().form)
         except BaseException:
-            pz_group_end(proc, store)
+            pz_group_end(proc, self.store())
             raise
+        self.gatekeeper = proc.self_
+        self.exports += 1  # it cannot be closed
         return self
+
+    cdef int end_group(self) except -1:
+        self.group = None
+        self.gatekeeper = 0
+        self.exports -= 1
+        pz_group_end(proc, self.store())
+        return 0
+
+    def __dealloc__(self):
+        if self.gatekeeper and self.gatekeeper == proc.self_ and self.at != NULL:
+            pz_group_end(proc, <pz_store *>self.at)  # begun by hand, and forgotten
 
     def __exit__(self, kind, error, traceback):
         group = self.group
         if not self.grouped():
             if group is not None and group.is_inherited():
                 self.group = None  # of the process that forked this one
+                self.gatekeeper = 0
+                self.exports -= 1
                 return
             raise RuntimeError(f"this thread has no group of changes of {self!r}")
         if group.depth > 0:
@@ -102,14 +135,13 @@ cdef class StoreBase(Handle):
             if kind is None:
                 group.commit()
         finally:
-            self.group = None
-            pz_group_end(proc, self.store())
+            self.end_group()
 
     def _clear(self):
         if self.group is not None and self.grouped():
             return self.group.clear()
         cdef pz_store *store = self.store()
-        lock_all(store, True)
+        lock_all(self, True)
         cdef int rc = pz_store_clear(proc, store)
         pz_store_unlock_all(proc, store)
         check(rc, self)
@@ -119,7 +151,7 @@ cdef class StoreBase(Handle):
         """After something was taken out of a shard: if that was the last of much, gives the memory back."""
         cdef pz_store *store = self.store()
         if pz_shard_is_empty(shard) and pz_store_is_hollow(proc, store):
-            lock_all(store, False)
+            lock_all(self, False)
             if pz_store_is_hollow(proc, store):
                 pz_store_clear(proc, store)  # without memory for it: another time
             pz_store_unlock_all(proc, store)
@@ -135,7 +167,7 @@ cdef class StoreBase(Handle):
             shard = pz_store_number(proc, store, number)
             repairs += pz_load(&shard.repairs)
             waits += pz_load(&shard.waits)
-        return (pz_store_count(proc, store), pz_store_bytes(proc, store), pz_store_shards(store), repairs,
+        return (self.count(), pz_store_bytes(proc, store), pz_store_shards(store), repairs,
                 pz_load64(&store.retries), waits)
 
 
@@ -150,30 +182,22 @@ cdef object groups():
     return groups
 
 
-cdef int open_shard(pz_store *store, uint64_t hash, bint change, pz_shard **shard) except -1:
+cdef int open_shard(StoreBase self, uint64_t hash, bint change, pz_shard **shard) except -1:
     """Locks the shard of a hash. To change it: waits for the end of somebody else's group first."""
     cdef pz_wait wait
-    cdef int rc
     pz_wait_init(&wait, PZ_FOREVER)
-    while True:
-        # Only ever taken with the GIL held, so that it is never held by a thread that waits for the GIL.
-        if pz_store_retry(proc, store, hash, change, &wait, shard) != -EBUSY:
-            return 0
-        with nogil:
-            rc = pz_store_await(proc, store, hash, &wait)
-        if rc == -EINTR:
-            PyErr_CheckSignals()
+    # Only ever taken with the GIL held, so that it is never held by a thread that waits for the GIL.
+    while pz_store_retry(proc, self.store(), hash, change, &wait, shard) == -EBUSY:
+        self.wait_for(shard[0], &wait)
+    return 0
 
 
-cdef int lock_all(pz_store *store, bint change) except -1:
+cdef int lock_all(StoreBase self, bint change) except -1:
     cdef pz_wait wait
-    cdef int rc
+    cdef pz_shard *busy = NULL
     pz_wait_init(&wait, PZ_FOREVER)
-    while pz_store_lock_all(proc, store, change) == -EBUSY:
-        with nogil:
-            rc = pz_store_await(proc, store, 0, &wait)
-        if rc == -EINTR:
-            PyErr_CheckSignals()
+    while pz_store_lock_all(proc, self.store(), change, &wait, &busy) == -EBUSY:
+        self.wait_for(busy, &wait)
     return 0
 
 
@@ -262,6 +286,11 @@ cdef object object_from(uint8_t type, uint64_t offset, uint32_t gen):
                           STORE_NAME_AT)
 
 
+cdef bint is_same_object(const pz_value_out *out, uint64_t object, uint32_t gen):
+    """Whether what was read is still that object, and the object lives: then it is not gone, it cannot be unpickled."""
+    return out.object == object and out.gen == gen and pz_block_find(proc, object, gen) != NULL
+
+
 cdef object value_of(pz_value_out *out):
     """The value that was read. The reference that came with it is given up."""
     if out.object == 0:
@@ -275,9 +304,10 @@ cdef object value_of(pz_value_out *out):
 
 # ---- all items, as at one moment -----------------------------------------------------------------------------------
 
-cdef pz_item *copy_items(pz_store *store, bint open_objects, Py_ssize_t *count, pz_item ***items) except? NULL:
+cdef int copy_items(pz_store *store, bint open_objects, Py_ssize_t *count, pz_item **copy, pz_item ***items) noexcept:
     """Copies of all items, in order, inside the caller's locks; `items` points to each. Objects are opened: a pz_ref
     takes the place of the value. Free both with PyMem_Free, and the references with item_value or drop_items.
+    0, or a negative errno: exceptions are made outside of the locks.
     """
     cdef uint64_t bytes = 16, entry, size
     cdef uint32_t number, shards = pz_store_shards(store)
@@ -296,14 +326,12 @@ cdef pz_item *copy_items(pz_store *store, bint open_objects, Py_ssize_t *count, 
                 break
             bytes += item_bytes(item)
             count[0] += 1
-    cdef pz_item *copy = <pz_item *>PyMem_Malloc(bytes)
+    copy[0] = <pz_item *>PyMem_Malloc(bytes)
     items[0] = <pz_item **>PyMem_Malloc((count[0] + 1) * sizeof(pz_item *))
-    if copy == NULL or items[0] == NULL:
-        PyMem_Free(copy)
-        PyMem_Free(items[0])
-        raise MemoryError
-    at = <uint8_t *>copy
     count[0] = 0
+    if copy[0] == NULL or items[0] == NULL:
+        return -ENOMEM
+    at = <uint8_t *>copy[0]
     for number in range(shards):
         entry = 0
         while True:
@@ -317,16 +345,13 @@ cdef pz_item *copy_items(pz_store *store, bint open_objects, Py_ssize_t *count, 
                 memcpy(&ref, what, sizeof(pz_item_object))
                 rc = pz_object_open(proc, ref.offset, ref.gen, &ref, &kind)
                 if rc < 0:
-                    drop_items(items[0], 0, count[0])
-                    PyMem_Free(copy)
-                    PyMem_Free(items[0])
-                    raise _failures.status("a copy of all items", -rc)
+                    return rc
                 memcpy(what, &ref, sizeof(pz_ref))
             count[0] += 1
             at += item_bytes(item)
     if shards > 1:
         qsort(items[0], count[0], sizeof(pz_item *), pz_by_order)
-    return copy
+    return 0
 
 
 cdef uint64_t item_bytes(const pz_item *item) noexcept:

@@ -37,7 +37,7 @@ class _Group:
         self.container = container
         self.depth = 0
         self.thread = get_ident()
-        self.slot = _program.self_slot()
+        self.owner = _program.self_owner()
 
     def mine(self) -> bool:
         """True in the thread that began it."""
@@ -45,7 +45,7 @@ class _Group:
 
     def is_inherited(self) -> bool:
         """True in a process forked in the middle of it: there it means nothing."""
-        return self.slot != _program.self_slot()
+        return self.owner != _program.self_owner()
 
 
 _ABSENT = object()
@@ -288,6 +288,8 @@ class SequenceGroup(_Group):
         return True
 
     def permute(self, order: list[int]) -> bool:
+        if sorted(order) != list(range(len(self.pairs))):
+            raise ValueError("not a permutation")
         pairs = self._write()
         pairs[:] = [pairs[index] for index in order]
         return True

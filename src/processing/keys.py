@@ -74,6 +74,8 @@ def _encode(key: Any) -> tuple[int, bytes]:
         if type(key) is frozenset or _same(key, frozenset(key)):
             return _FROZENSET, b"".join(sorted(map(_framed, key)))
     else:
+        if type(key).__name__ in ("bool_", "bool") and type(key).__module__ == "numpy":
+            key = bool(key)
         number = _number(key)
         if number is not None:
             return number
@@ -134,14 +136,16 @@ def _number(key: Any) -> tuple[int, bytes] | None:
             real = 0.0
         if real.as_integer_ratio() == (top, bottom):
             return (_FLOAT, struct.pack("<d", real)) if _same(key, real) else None
-        return _RATIO, _framed(top) + _framed(bottom)
+        from fractions import Fraction
+
+        return (_RATIO, _framed(top) + _framed(bottom)) if _same(key, Fraction(top, bottom)) else None
     if isinstance(key, Complex):
         value = complex(key)
         if not _same(key, value):
             return None
         if value.imag == 0:
             return _number(value.real) if value.real.is_integer() else (_FLOAT, struct.pack("<d", value.real))
-        return _COMPLEX, struct.pack("<dd", value.real, value.imag)
+        return _COMPLEX, struct.pack("<dd", value.real + 0.0, value.imag + 0.0)  # -0.0 equals 0.0
     return None
 
 

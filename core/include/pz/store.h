@@ -114,19 +114,23 @@ static inline uint8_t *pz_item_value(pz_item *cell)
 }
 
 int pz_store_new(pz_proc *proc, enum pz_form form, uint64_t most, pz_ref *ref);
+/* Items: inside the locks; */
 uint64_t pz_store_count(const pz_proc *proc, const pz_store *store);
+/* without: 0, or -EBUSY, it is being changed for too long. */
+int pz_store_count_read(const pz_proc *proc, const pz_store *store, uint64_t *count);
 uint64_t pz_hash(const pz_proc *proc, uint8_t type, const void *data, uint32_t length);
 
 /* ---- locks: between open and close of a shard the caller holds the GIL (or its like) all the time ------------------ */
 
-/* The shard of a hash, locked, to `change` it or to look: 0, or -EBUSY: wait with pz_store_await (0, -EINTR, -ETIMEDOUT)
- * and try again. */
+/* The shard of a hash, locked, to `change` it or to look. 0, or -EBUSY: wait with pz_store_await for what is left in
+ * *shard (0, -EINTR, -ETIMEDOUT) and try again. */
 int pz_store_retry(pz_proc *proc, pz_store *store, uint64_t hash, bool change, pz_wait *wait, pz_shard **shard);
-int pz_store_await(pz_proc *proc, pz_store *store, uint64_t hash, pz_wait *wait);
+/* NULL: for the end of somebody's group. */
+int pz_store_await(pz_proc *proc, pz_store *store, pz_shard *shard, pz_wait *wait);
 /* Unlocks; then destroys objects that lost their last reference. */
 void pz_store_close(pz_proc *proc, pz_shard *shard);
-/* All shards, for snapshots, clear and groups: blocks, for others are quick. To `change`: -EBUSY, as pz_store_retry. */
-int pz_store_lock_all(pz_proc *proc, pz_store *store, bool change);
+/* All shards, for snapshots, clear and groups; none of them after -EBUSY: *shard says for what to wait. */
+int pz_store_lock_all(pz_proc *proc, pz_store *store, bool change, pz_wait *wait, pz_shard **shard);
 void pz_store_unlock_all(pz_proc *proc, pz_store *store);
 /* Empties the store; inside pz_store_lock_all. */
 int pz_store_clear(pz_proc *proc, pz_store *store);
@@ -139,9 +143,9 @@ static inline bool pz_shard_is_empty(const pz_shard *shard)
 /* Frees what a clear took out; outside of all locks. */
 void pz_store_sweep(pz_proc *proc, pz_store *store);
 
-/* A group of changes: from begin to end nobody else changes the store. 0, or -EBUSY: pz_store_await, and again. What the
+/* A group of changes: from begin to end nobody else changes the store. 0, or -EBUSY as above. What the
  * group changes is committed with pz_dict_commit or pz_seq_rebuild; who dies in between has changed nothing. */
-int pz_group_begin(pz_proc *proc, pz_store *store, pz_wait *wait);
+int pz_group_begin(pz_proc *proc, pz_store *store, pz_wait *wait, pz_shard **shard);
 void pz_group_end(pz_proc *proc, pz_store *store);
 
 /* Inside the locks: the next item from *entry on (in the order of the table), or NULL. */
@@ -173,6 +177,8 @@ void pz_bulk_drop(pz_proc *proc, pz_bulk *bulk);
 int pz_dict_read(pz_proc *proc, pz_store *store, const pz_key *key, pz_value_out *out);
 /* The rest inside the lock of the key's shard. 1 found, 0 not there. */
 int pz_dict_look(pz_proc *proc, pz_store *store, pz_shard *shard, const pz_key *key, pz_value_out *out);
+/* The item of a key, as it lies there; NULL. */
+const pz_item *pz_dict_item(pz_proc *proc, pz_shard *shard, const pz_key *key);
 /* Stores: 1 the key is new, 0 a value was replaced; -ENOMEM, -ESTALE (the object is gone): nothing has changed; -EAGAIN:
  * the store has got more shards, open again. */
 int pz_dict_put(pz_proc *proc, pz_store *store, pz_shard *shard, const pz_key *key, const pz_value_in *value);
