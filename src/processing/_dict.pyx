@@ -355,15 +355,19 @@ cdef class DictBase(StoreBase):
         cdef Prepared prepared
         cdef uint64_t place = 0, keys = 0
         cdef int rc
+        removed = MISSING  # the key of the step before, if that removed it: what comes then is a new one
         for key, prepared in changes:
             keep = load_key(key, &quick, True)
-            stored = self.stored_key(&quick.key)
+            stored = None if key is removed else self.stored_key(&quick.key)
+            removed = key if prepared is None else MISSING
             keys += quick.key.length + (quick.key.extra_length if stored is None else len(stored))
         cells.room([change[1] for change in changes], keys, self)
         check(cells.begin(len(changes)), self)
+        removed = MISSING
         for key, prepared in changes:
             keep = load_key(key, &quick, True)
-            stored = self.stored_key(&quick.key)
+            stored = None if key is removed else self.stored_key(&quick.key)
+            removed = key if prepared is None else MISSING
             if stored is not None:
                 quick.key.extra = <const char *>(<bytes>stored)
                 quick.key.extra_length = <uint32_t>len(stored)
