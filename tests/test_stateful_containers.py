@@ -28,6 +28,8 @@ hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import strategies as st  # noqa: E402
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule  # noqa: E402
 
+pytestmark = pytest.mark.time_limit(300)  # to make a case that fails a short one
+
 # ---- What is stored ------------------------------------------------------------------------------------------------
 
 # Many of them equal to each other, so that they meet.
