@@ -224,10 +224,10 @@ pz_block *pz_block_find(pz_proc *proc, uint64_t offset, uint32_t gen)
 void pz_heap_each(pz_proc *proc, pz_visit visit, void *context)
 {
     uint32_t end = proc->heap->end_page;
-    for (uint32_t index = proc->heap->first_page; index < end;) {
+    for (uint32_t index = proc->heap->first_page, next; index < end; index = next) {
         pz_page *page = pz_page_at(proc, index);
         uint64_t base = (uint64_t)index << PZ_PAGE_SHIFT;
-        uint32_t span = page->use == PZ_USE_SMALL ? 1 : page->span;
+        next = pz_span_after(proc, index);
         if (page->use == PZ_USE_LARGE) {
             visit(proc, pz_block_at(proc, base), context);
         } else if (page->use == PZ_USE_SMALL) {
@@ -238,7 +238,6 @@ void pz_heap_each(pz_proc *proc, pz_visit visit, void *context)
                     visit(proc, block, context);
             }
         }
-        index += span ? span : 1;
     }
 }
 

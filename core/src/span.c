@@ -66,6 +66,19 @@ void pz_pages_remove(pz_proc *proc, uint32_t *head, uint32_t index)
     }
 }
 
+uint32_t pz_span_after(const pz_proc *proc, uint32_t index)
+{
+    for (;;) {
+        const pz_page *page = pz_page_at(proc, index);
+        index += page->use == PZ_USE_SMALL || page->span == 0 ? 1 : page->span;
+        if (index >= proc->heap->end_page)
+            return index;
+        page = pz_page_at(proc, index);
+        if (page->use != PZ_USE_WARM && page->use != PZ_USE_COLD)
+            return index;
+    }
+}
+
 static void link_span(pz_proc *proc, uint32_t first, uint32_t pages, bool backed)
 {
     mark(proc, first, pages, backed ? PZ_USE_WARM : PZ_USE_COLD);
@@ -249,15 +262,14 @@ static bool give_back_one(pz_proc *proc, uint64_t most)
 void pz_span_reclaim(pz_proc *proc, uint32_t owner)
 {
     pz_heap *heap = proc->heap;
-    for (uint32_t index = heap->first_page; index < heap->end_page;) {
+    for (uint32_t index = heap->first_page, next; index < heap->end_page; index = next) {
         pz_page *page = pz_page_at(proc, index);
-        uint32_t span = page->use == PZ_USE_SMALL ? 1 : page->span;
+        next = pz_span_after(proc, index);
         if (page->use == PZ_USE_MOVING && page->free == PZ_BY_SLOT(owner)) {
-            unback(proc, (uint64_t)index << PZ_PAGE_SHIFT, (uint64_t)span << PZ_PAGE_SHIFT);
+            unback(proc, (uint64_t)index << PZ_PAGE_SHIFT, (uint64_t)page->span << PZ_PAGE_SHIFT);
             moved(proc, index, false);
             pz_tx_commit(proc);
         }
-        index += span ? span : 1;
     }
 }
 

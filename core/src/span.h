@@ -15,6 +15,10 @@ static inline pz_page *pz_page_at(const pz_proc *proc, uint32_t index)
     return (pz_page *)pz_at(proc, PZ_TABLE_OFFSET) + index;
 }
 
+/* The next span after the one at `index` that is not free. To be asked before the one at `index` is freed: it is joined
+ * with free neighbours then, and their pages say something else. */
+uint32_t pz_span_after(const pz_proc *proc, uint32_t index);
+
 /* Lists of pages, linked both ways; `head` is in the heap. */
 void pz_pages_push(pz_proc *proc, uint32_t *head, uint32_t index);
 void pz_pages_remove(pz_proc *proc, uint32_t *head, uint32_t index);
