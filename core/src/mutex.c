@@ -4,6 +4,7 @@
 #define SPIN_UNIT 256u /* ns */
 #define SPIN_MAX 100u  /* units: about half of what a sleep and its wake-up cost */
 #define SPIN_MIN 4u
+#define SPIN_TRY 32u
 
 /* The first slices are short, so that a lost wake-up costs little; who sleeps long looks less often. */
 static uint64_t slice(uint32_t sleeps)
@@ -35,23 +36,25 @@ bool pz_spin(pz_proc *proc, pz_u32 *word, uint32_t expected, pz_u32 *hint, pz_wa
     if (wait->spun || pz_peek(&proc->header->spinners) + 1 >= pz_cpus(proc))
         return false;
     wait->spun = 1;
-    uint32_t budget = hint ? pz_peek(hint) : 0;
-    if (budget == 0)
+    /* The hint: the budget, and above it how many spins in a row were in vain. A budget that is too small would stay so,
+     * as no spin succeeds: every so often one is tried at its full length. */
+    uint32_t seen = hint ? pz_peek(hint) : 0, budget = seen & 0xff, vain = seen >> 8;
+    if (budget == 0 || vain % SPIN_TRY == SPIN_TRY - 1)
         budget = SPIN_MAX;
     pz_slot *slot = pz_slot_at(proc, proc->slot);
     bool counted = pz_swap(&slot->spinning, 1) == 0; /* one spinner a process is enough to count */
     if (counted)
         pz_add(&proc->header->spinners, 1);
     bool changed = false;
-    uint64_t end = 0;
+    uint64_t start = 0, took = 0;
     for (uint32_t i = 0; !changed; i++) {
         pz_relax();
         changed = pz_peek(word) != expected;
         if ((i & 15) == 15) {
             uint64_t now = proc->ops->now();
-            if (end == 0)
-                end = now + budget * SPIN_UNIT;
-            else if (now >= end)
+            if (start == 0)
+                start = now;
+            else if ((took = now - start) >= budget * SPIN_UNIT)
                 break;
         }
     }
@@ -60,8 +63,11 @@ bool pz_spin(pz_proc *proc, pz_u32 *word, uint32_t expected, pz_u32 *hint, pz_wa
         pz_poke(&slot->spinning, 0);
     }
     if (hint) {
-        uint32_t next = changed ? budget + 8 : budget - budget / 8;
-        pz_poke(hint, next > SPIN_MAX ? SPIN_MAX : next < SPIN_MIN ? SPIN_MIN : next);
+        uint32_t usual = seen & 0xff ? seen & 0xff : SPIN_MAX;
+        uint32_t enough = 2 * (uint32_t)(took / SPIN_UNIT);
+        uint32_t next = !changed ? usual - usual / 8 : usual + 8 > enough ? usual + 8 : enough;
+        next = next > SPIN_MAX ? SPIN_MAX : next < SPIN_MIN ? SPIN_MIN : next;
+        pz_poke(hint, next | (changed ? 0 : (vain + 1) << 8));
     }
     return changed;
 }
