@@ -299,7 +299,6 @@ def test_memory_is_given_back() -> None:
     assert processing.memory_usage().used <= before
 
 
-@pytest.mark.xfail(strict=True, reason="the new cells of a group stay with the container until it is cleared")
 def test_memory_does_not_grow_with_groups() -> None:
     items = SharedDict(a=1)
     for _ in range(10):

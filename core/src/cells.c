@@ -331,6 +331,8 @@ void pz_bulk_attach(pz_change *change, pz_store *store, pz_bulk *bulk)
     if (chunk->count)
         store->objects = 1;
     pz_block_attach(change, bulk->chunk);
+    pz_set(change, store->bulk, store->bulk + chunk->block.size);
+    pz_set(change, pool->total, pool->total + chunk->block.size);
     pz_set(change, chunk->count, 0);
     pz_set(change, chunk->spare[0], pool->head.spare[0]);
     pz_set(change, pool->head.spare[0], bulk->chunk);

@@ -1,18 +1,14 @@
-/* Containers as a whole: their locks, emptying and destroying them. See store.h.
- *
- *   clear     1. a list of all tables and pools is written, 2. in one transaction the shards become empty and the list is
- *             the store's trash, 3. the trash is freed step by step
- *   killed in 1: nothing happened; after 2: the store is empty, and the trash waits for the next clear or the end
+/* Containers as a whole: their locks, growing to several shards. See store.h; emptying and destroying is in store_end.c.
  *
  *   growing to 16 shards   1. shards and tables are written, 2. in one transaction they belong to the store (pending),
  *                          3. root = pending: from here on they are used, 4. the first shard is emptied
  *   killed after 2: who takes the first shard's lock goes on with 3 and 4
  */
 #include "cells.h"
-#include "pz/destroy.h"
 #include "store_parts.h"
 
 #define TRIES 200u
+#define BULKY (UINT64_C(64) << 10)
 #define HOLLOW (UINT64_C(128) << 10) /* bytes that an empty store may keep for what comes next */
 
 int pz_store_new(pz_proc *proc, enum pz_form form, uint64_t most, pz_ref *ref)
@@ -111,6 +107,12 @@ uint64_t pz_store_bytes(const pz_proc *proc, const pz_store *store)
 bool pz_store_is_hollow(const pz_proc *proc, const pz_store *store)
 {
     return pz_store_count(proc, store) == 0 && pz_store_bytes(proc, store) > HOLLOW;
+}
+
+bool pz_store_is_bulky(const pz_proc *proc, const pz_store *store)
+{
+    uint64_t bulk = store->bulk;
+    return bulk > BULKY && 2 * bulk > pz_store_bytes(proc, store);
 }
 
 static void empty_first(pz_proc *proc, pz_store *store)
@@ -290,196 +292,6 @@ pz_item *pz_cells_next(const pz_proc *proc, bool hashed, uint64_t word, uint64_t
             return pz_item_at(proc, pz_entry_place(found));
     }
     return NULL;
-}
-
-/* ---- emptying and destroying ------------------------------------------------------------------------------------- */
-
-/* What the trash lists of each shard. */
-typedef struct heap_of {
-    uint64_t table, counts, pool;
-} heap_of;
-
-int pz_store_clear(pz_proc *proc, pz_store *store)
-{
-    uint32_t shards = pz_store_shards(store);
-    uint64_t offset;
-    pz_store_sweep(proc, store);
-    int rc = pz_block_draft(proc, sizeof(pz_list) + PZ_SHARDS * sizeof(heap_of), sizeof(pz_list), &offset);
-    if (rc < 0)
-        return rc;
-    pz_list *list = pz_at(proc, offset);
-    heap_of *parts = (heap_of *)list->places;
-    for (uint32_t i = 0; i < shards; i++) {
-        pz_shard *shard = pz_store_number(proc, store, i);
-        pz_shard_bury(proc, shard);
-        parts[i] = (heap_of){pz_peek(&shard->table), pz_peek(&shard->counts), shard->pool};
-        if (i > 0)
-            pz_poke(&shard->version, pz_peek(&shard->version) + 1);
-    }
-    list->count = shards;
-    atomic_thread_fence(memory_order_release);
-    pz_change change;
-    pz_change_begin(&change, proc, pz_store_number(proc, store, 0), true);
-    pz_block_attach(&change, offset);
-    pz_set(&change, store->trash, offset);
-    for (uint32_t i = 0; i < shards; i++) {
-        pz_shard *shard = pz_store_number(proc, store, i);
-        pz_set_atomic(&change, shard->table, 0);
-        pz_set_atomic(&change, shard->counts, 0);
-        pz_set(&change, shard->pool, 0);
-    }
-    pz_change_end(&change);
-    for (uint32_t i = 1; i < shards; i++) {
-        pz_shard *shard = pz_store_number(proc, store, i);
-        pz_store(&shard->version, pz_peek(&shard->version) + 1);
-    }
-    return 0;
-}
-
-/* The rest inside the heap lock, committing on the way; `table`, `counts` and `pool` say how far it got. */
-
-static void drop_objects(pz_proc *proc, bool hashed, uint64_t table, uint64_t *counts)
-{
-    uint64_t entry = 0, left = *counts;
-    pz_item *cell;
-    while ((cell = pz_cells_next(proc, hashed, table, left, &entry))) {
-        if (!(cell->flags & PZ_ITEM_OBJECT))
-            continue;
-        pz_item_object what;
-        memcpy(&what, pz_item_value(cell), sizeof what);
-        pz_tx(proc, cell->value_length); /* the word with the flags */
-        cell->flags = 0;
-        pz_unref(proc, pz_block_at(proc, what.object));
-        pz_tx_commit(proc);
-    }
-}
-
-static void drop_table(pz_proc *proc, const pz_store *store, uint64_t *table, uint64_t *counts)
-{
-    if (*table) {
-        if (store->objects)
-            drop_objects(proc, pz_is_hashed(store), *table, counts);
-        pz_heap_free(proc, *table & ~PZ_LOG_MASK);
-        pz_tx(proc, *table);
-        *table = 0;
-        pz_tx_commit(proc);
-    }
-}
-
-static void drop_pool(pz_proc *proc, uint64_t *pool)
-{
-    if (*pool) {
-        pz_pool *head = pz_at(proc, *pool);
-        while (head->head.spare[0]) {
-            pz_parcel *chunk = pz_at(proc, head->head.spare[0]);
-            pz_tx(proc, head->head.spare[0]);
-            head->head.spare[0] = chunk->spare[0];
-            pz_heap_free(proc, pz_offset(proc, chunk));
-            pz_tx_commit(proc);
-        }
-        pz_heap_free(proc, *pool);
-        pz_tx(proc, *pool);
-        *pool = 0;
-        pz_tx_commit(proc);
-    }
-}
-
-static void drop_trash(pz_proc *proc, pz_store *store)
-{
-    if (!store->trash)
-        return;
-    pz_list *list = pz_at(proc, store->trash);
-    heap_of *parts = (heap_of *)list->places;
-    for (uint64_t i = 0; i < list->count; i++)
-        drop_table(proc, store, &parts[i].table, &parts[i].counts);
-    for (uint64_t i = 0; i < list->count; i++)
-        drop_pool(proc, &parts[i].pool);
-    pz_heap_free(proc, store->trash);
-    pz_tx(proc, store->trash);
-    store->trash = 0;
-    pz_tx_commit(proc);
-}
-
-/* The cells from list->done on, and the list. */
-static void drop_list(pz_proc *proc, uint64_t *place)
-{
-    if (!*place)
-        return;
-    pz_list *list = pz_at(proc, *place);
-    while (list->done < list->count) {
-        pz_item *cell = pz_item_at(proc, list->places[list->done]);
-        pz_tx(proc, list->done);
-        list->done++;
-        if (cell->flags & PZ_ITEM_OBJECT) {
-            pz_item_object what;
-            memcpy(&what, pz_item_value(cell), sizeof what);
-            pz_unref(proc, pz_block_at(proc, what.object));
-        }
-        pz_tx_commit(proc);
-    }
-    pz_heap_free(proc, *place);
-    pz_tx(proc, *place);
-    *place = 0;
-    pz_tx_commit(proc);
-}
-
-static void undo_shard(pz_proc *proc, pz_shard *shard)
-{
-    for (uint32_t i = pz_peek(&shard->journal); i-- > 0;)
-        *(volatile uint64_t *)pz_at(proc, shard->undo[i].offset) = shard->undo[i].old;
-    PZ_ORDER();
-    pz_store(&shard->journal, 0);
-}
-
-static void drop_items_of(pz_proc *proc, pz_store *store, pz_shard *shard)
-{
-    drop_list(proc, &shard->dead);
-    drop_table(proc, store, (uint64_t *)&shard->table, (uint64_t *)&shard->counts);
-}
-
-void pz_store_drop(pz_proc *proc, pz_block *block)
-{
-    pz_store *store = (pz_store *)block;
-    uint64_t root = pz_peek(&store->root) ? pz_peek(&store->root) : store->pending;
-    if (root && !pz_peek(&store->root)) { /* what the first shard has is theirs already */
-        pz_tx(proc, store->root);
-        pz_poke(&store->root, root);
-        pz_tx_commit(proc);
-    }
-    for (uint32_t i = 0; root && i < PZ_SHARDS; i++)
-        undo_shard(proc, pz_shards_at(proc, root) + i);
-    undo_shard(proc, &store->first);
-    drop_trash(proc, store);
-    drop_list(proc, &store->batch); /* a group that nobody finished */
-    if (root) {
-        if (pz_peek(&store->first.table)) {
-            pz_heap_free(proc, pz_table_of(&store->first));
-            pz_tx(proc, store->first.table);
-            pz_poke(&store->first.table, 0);
-            pz_tx_commit(proc);
-        }
-        for (uint32_t i = 0; i < PZ_SHARDS; i++)
-            drop_items_of(proc, store, pz_shards_at(proc, root) + i);
-        for (uint32_t i = 0; i < PZ_SHARDS; i++)
-            drop_pool(proc, &(pz_shards_at(proc, root) + i)->pool);
-        pz_heap_free(proc, root);
-        pz_tx(proc, store->root);
-        pz_tx(proc, store->pending);
-        pz_poke(&store->root, 0);
-        store->pending = 0;
-        pz_tx_commit(proc);
-    }
-    drop_items_of(proc, store, &store->first);
-    drop_pool(proc, &store->first.pool);
-}
-
-void pz_store_sweep(pz_proc *proc, pz_store *store)
-{
-    if (!store->trash)
-        return;
-    pz_heap_lock(proc);
-    drop_trash(proc, store);
-    pz_heap_unlock(proc);
 }
 
 /* ---- checking ---------------------------------------------------------------------------------------------------- */

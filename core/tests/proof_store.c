@@ -197,6 +197,31 @@ static void run_group(void)
     pz_group_end(&P, store);
 }
 
+/* ---- compacting -------------------------------------------------------------------------------------------------- */
+
+static void compact(void)
+{
+    lock_everything();
+    must(pz_store_compact(&P, store) == 0);
+    pz_store_unlock_all(&P, store);
+    pz_store_sweep(&P, store);
+}
+
+static void setup_compact(void)
+{
+    setup_free_cells();
+    memcpy(after_it, before, sizeof before);
+    count_after = count_before;
+}
+
+static void check_same(void)
+{
+    bool was = done;
+    done = false; /* before and after are the same */
+    check_dict();
+    done = was;
+}
+
 /* ---- growing to several shards ------------------------------------------------------------------------------------- */
 
 static void setup_many(uint32_t count)
@@ -268,7 +293,7 @@ static void check_cleared(void)
             found++;
     }
     pz_store_unlock_all(&P, store);
-    must(found == count && (count == 0 || (count == SPLITS + 1 && !done)));
+    must(found == count && (count == SPLITS + 1 ? !done || store->bulk == 0 : count == 0));
     must(put(SPLITS + 1, 5) == 1 && take(SPLITS + 1) == 1);
 }
 
@@ -345,6 +370,8 @@ const op store_ops[] = {
     DICT("dict: popitem", setup_take, run_take_last),
     DICT("dict: clear", setup_clear, clear),
     DICT("dict: group", setup_group, run_group),
+    {"dict: compact", setup_compact, NULL, compact, NULL, check_same, after_dict, NULL, false},
+    {"set: compact 16 shards", setup_clear_many, NULL, compact, NULL, check_cleared, finish, NULL, false},
     {"dict: drop", setup_thing, before_drop, run_drop, NULL, check_nothing, after_drop, NULL, false},
     {"set: drop 16 shards", setup_thing, before_drop_many, run_drop, NULL, check_nothing, after_drop, NULL, false},
     {"set: 16 shards", setup_split_one, NULL, run_split, NULL, check_many, finish, NULL, false},

@@ -312,6 +312,7 @@ static void test_groups(void)
 {
     static pz_value_out out;
     static uint32_t present[KEYS];
+    uint32_t compacted = 0;
     uint64_t state = 521288629u, blocks = memory().blocks, count = 0;
     make(PZ_FORM_DICT, UINT64_MAX);
     for (uint32_t round = 0; round < 300; round++) {
@@ -338,7 +339,11 @@ static void test_groups(void)
         lock_everything();
         CHECK(pz_dict_commit(&P, store, cells, 40, &bulk) == 0);
         CHECK(pz_store_valid(&P, store) == 0);
+        if (pz_store_is_bulky(&P, store))
+            CHECK(pz_store_compact(&P, store) == 0 && !pz_store_is_bulky(&P, store) && ++compacted);
+        CHECK(pz_store_valid(&P, store) == 0);
         pz_store_unlock_all(&P, store);
+        pz_store_sweep(&P, store);
         pz_group_end(&P, store);
         CHECK(pz_store_count(&P, store) == count);
         if (round % 10 == 0)
@@ -347,7 +352,7 @@ static void test_groups(void)
                 CHECK(!present[i] || out.length == present[i] - 1);
             }
     }
-    CHECK(pz_store_shards(store) == 1 && count > 2000);
+    CHECK(pz_store_shards(store) == 1 && count > 2000 && compacted > 3);
     unmake();
     CHECK(memory().blocks == blocks);
 }

@@ -379,6 +379,7 @@ cdef class DictBase(StoreBase):
         rc = pz_dict_commit(proc, store, cells.places, cells.count, &cells.bulk)
         pz_store_unlock_all(proc, store)
         check(rc, self)
+        self.tidy()
 
 
 def key_bytes(key):

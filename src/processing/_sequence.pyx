@@ -238,6 +238,7 @@ cdef class SequenceBase(StoreBase):
                 rc = pz_seq_rebuild(proc, store, cells.places, cells.count, &cells.bulk)
         pz_store_close(proc, shard)
         check(rc, self)
+        self.tidy()
 
     def _items(self, start=None, stop=None, step=None):
         """(items of the slice, version), as at one moment."""
@@ -284,6 +285,7 @@ cdef class SequenceBase(StoreBase):
         rc = pz_seq_rebuild(proc, self.store(), cells.places, cells.count, &cells.bulk)
         pz_store_close(proc, shard)
         check(rc, self)
+        self.tidy()
 
     def _replace(self, uint64_t version, start, stop, step, values):
         """Slice assignment (`values` a list) or deletion (None); -> False: the version is another by now.
@@ -337,6 +339,7 @@ cdef class SequenceBase(StoreBase):
         if rc == -NO_ROOM:
             raise IndexError("deque already at its maximum size")
         check(rc, self)
+        self.tidy()
         return True
 
     def _permute(self, uint64_t version, list order):

@@ -58,6 +58,8 @@ cdef extern from "pz/store.h" nogil:
     int pz_dict_commit(pz_proc *, pz_store *, const int64_t *, uint64_t, pz_bulk *)
     void pz_store_unlock_all(pz_proc *, pz_store *)
     int pz_store_clear(pz_proc *, pz_store *)
+    bint pz_store_is_bulky(const pz_proc *, const pz_store *)
+    int pz_store_compact(pz_proc *, pz_store *)
     bint pz_store_is_hollow(const pz_proc *, const pz_store *)
     bint pz_shard_is_empty(const pz_shard *)
     void pz_store_sweep(pz_proc *, pz_store *)
@@ -100,6 +102,7 @@ cdef class StoreBase(Handle):
     cdef int end_group(self) except -1
     cdef pz_store *store(self) except NULL
     cdef bint grouped(self)
+    cdef int tidy(self) except -1
     cdef int emptied(self, const pz_shard *shard) except -1
 
 

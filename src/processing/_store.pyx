@@ -147,6 +147,17 @@ cdef class StoreBase(Handle):
         check(rc, self)
         pz_store_sweep(proc, store)
 
+    cdef int tidy(self) except -1:
+        """After much came at once: if too much memory is in chunks that only that used, copies all items together."""
+        cdef pz_store *store = self.store()
+        if pz_store_is_bulky(proc, store):
+            lock_all(self, False)
+            if pz_store_is_bulky(proc, store):
+                pz_store_compact(proc, store)  # without memory for it: another time
+            pz_store_unlock_all(proc, store)
+            pz_store_sweep(proc, store)
+        return 0
+
     cdef int emptied(self, const pz_shard *shard) except -1:
         """After something was taken out of a shard: if that was the last of much, gives the memory back."""
         cdef pz_store *store = self.store()

@@ -59,6 +59,7 @@ typedef struct pz_store { /* PZ_STORE */
     uint64_t pending; /* the same just before it is root */
     uint64_t trash;   /* a block that lists tables and pools that are still to be freed */
     uint64_t batch;   /* a block that lists cells that are still to be put in: a group that has been committed */
+    uint64_t bulk;    /* bytes of chunks that came with groups and slices since it was compacted */
     pz_u32 gate;      /* a mutex: somebody has a group of changes, others wait with theirs */
     pz_u64 retries;   /* reads that had to start again */
     pz_shard first;
@@ -140,7 +141,11 @@ static inline bool pz_shard_is_empty(const pz_shard *shard)
 {
     return (uint32_t)pz_peek(&shard->counts) == 0;
 }
-/* Frees what a clear took out; outside of all locks. */
+/* True if much memory came with groups and slices, whose free cells the next ones do not use: it may be compacted. */
+bool pz_store_is_bulky(const pz_proc *proc, const pz_store *store);
+/* Inside pz_store_lock_all: copies all cells into one new chunk. -ENOMEM: nothing has changed. */
+int pz_store_compact(pz_proc *proc, pz_store *store);
+/* Frees what a clear or compacting took out; outside of all locks. */
 void pz_store_sweep(pz_proc *proc, pz_store *store);
 
 /* A group of changes: from begin to end nobody else changes the store. 0, or -EBUSY as above. What the
