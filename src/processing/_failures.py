@@ -14,6 +14,9 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def _say(who: object) -> str:
+    brief = getattr(type(who), "_brief", None)  # the repr of a container may be long
+    if brief is not None:
+        return str(brief(who))
     return who if isinstance(who, str) else who.__name__ if isinstance(who, type) else repr(who)
 
 

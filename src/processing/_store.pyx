@@ -127,7 +127,7 @@ cdef class StoreBase(Handle):
                 self.gatekeeper = 0
                 self.exports -= 1
                 return
-            raise RuntimeError(f"this thread has no group of changes of {self!r}")
+            raise RuntimeError(f"this thread has no group of changes of this {type(self).__name__}")
         if group.depth > 0:
             group.depth -= 1
             return

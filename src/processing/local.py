@@ -127,11 +127,11 @@ class LocalManager:
 
         return _named(SharedDeque(items, maxlen), name)
 
-    def Namespace(self, *, name: str | None = None, **attributes: Any) -> SharedNamespace:
-        """See `processing.containers.SharedNamespace`. `name` is the object's: set such an attribute later."""
+    def Namespace(self, **attributes: Any) -> SharedNamespace:
+        """See `processing.containers.SharedNamespace`."""
         from .containers import SharedNamespace
 
-        return _named(SharedNamespace(**attributes), name)
+        return SharedNamespace(**attributes)
 
     # -- Synchronisation
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from . import loops, loops_arrays
 
-KEYS = 100
+KEYS = 1000
 ENTRIES = 1_000_000
 VALUE_BYTES = 100
 
