@@ -3,7 +3,7 @@
 
 #define SPIN_UNIT 256u /* ns */
 #define SPIN_MAX 100u  /* units: about half of what a sleep and its wake-up cost */
-#define SPIN_MIN 4u
+#define SPIN_MIN 48u /* a quarter of a sleep and its wake-up: below, every hand-over that takes some microseconds sleeps */
 #define SPIN_TRY 32u
 
 /* The first slices are short, so that a lost wake-up costs little; who sleeps long looks less often. */
