@@ -11,6 +11,7 @@ import enum
 import fractions
 import gc
 import pickle
+import threading
 import uuid
 from collections.abc import ItemsView, KeysView, Mapping, MutableMapping, ValuesView
 from dataclasses import dataclass
@@ -245,6 +246,26 @@ def test_update_with() -> None:
     assert type(made) is SharedList
     made.append(2)
     assert shared["list"] == [1, 2]
+
+
+def test_update_with_ends_beside_somebody_who_is_always_faster() -> None:
+    shared = SharedDict(n=0)
+    calls = 0
+
+    def func(value: int) -> int:
+        nonlocal calls
+        calls += 1
+        thread = threading.Thread(target=shared.__setitem__, args=("n", value + 100))
+        thread.start()
+        thread.join(0.5 if calls == 9 else None)  # the ninth call is in a group: the thread waits for its end
+        threads.append(thread)
+        return value + 1
+
+    threads: list[threading.Thread] = []
+    assert shared.update_with("n", func) == 801
+    threads[-1].join()
+    assert calls == 9
+    assert shared["n"] == 900
 
 
 def test_update_with_is_called_again_if_somebody_was_faster() -> None:

@@ -32,21 +32,32 @@ _MISSING: Any = object()
 _NOTHING: tuple[Any, ...] = ()
 
 
+_ATTEMPTS = 8
+
+
 def _update_with(self: Any, key: Any, func: Callable[[Any], Any], default: Any = _MISSING) -> Any:
     """Replaces the value of `key` by `func(value)` in one step; -> the new value.
 
     `func` runs outside of all locks. If somebody else has stored or removed the key meanwhile, it is called again with
-    what is there now; so it should do nothing but compute. Without the key it gets `default`, or KeyError.
+    what is there now; so it should do nothing but compute. After eight calls in vain the next one is made in a group
+    of changes, for which the others wait. Without the key it gets `default`, or KeyError.
     """
-    while True:
+
+    def attempt() -> tuple[bool, Any]:
         value, version = self._fetch(key)
         if not version:
             if default is _MISSING:
                 raise KeyError(key)
             value = default
         new = convert(func(value))
-        if self._store_if(key, version, new):
+        return self._store_if(key, version, new), new
+
+    for _ in range(_ATTEMPTS):
+        done, new = attempt()
+        if done:
             return new
+    with self:
+        return attempt()[1]
 
 
 class SharedDict(Container, _dict.DictBase, _MutableMapping):
