@@ -9,6 +9,7 @@ import pytest
 
 import processing
 from helpers import output_of, run_program
+from processing.values import SharedArray
 
 
 def test_the_default_is_at_most_what_the_machine_has() -> None:
@@ -36,6 +37,21 @@ def test_setting_it() -> None:
         processing.set_memory_limit(100 << 20)
         assert processing.memory_limit() == 100 << 20
         assert processing.memory_usage().limit == 100 << 20
+    finally:
+        processing.set_memory_limit(before)
+
+
+def test_a_lower_limit_holds_for_memory_that_was_reserved_before() -> None:
+    before = processing.memory_limit()
+    block = SharedArray("B", 64 << 20)
+    del block
+    assert processing.memory_usage().free >= 64 << 20
+    limit = max(processing.memory_usage().used * 2, 4 << 20)
+    try:
+        processing.set_memory_limit(limit)
+        assert processing.memory_usage().reserved <= limit
+        with pytest.raises(MemoryError):
+            SharedArray("B", 64 << 20)
     finally:
         processing.set_memory_limit(before)
 

@@ -254,5 +254,9 @@ void pz_memory_set_limit(pz_proc *proc, uint64_t limit)
     pz_heap_lock(proc);
     pz_tx(proc, proc->heap->limit);
     pz_poke(&proc->heap->limit, limit);
+    uint64_t used = proc->heap->used;
     pz_heap_unlock(proc);
+    /* What is reserved for later must not be a way around a lower limit. */
+    uint64_t room = limit > used ? limit - used : 0;
+    pz_heap_trim(proc, room < limit / 4 ? room : limit / 4);
 }

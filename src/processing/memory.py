@@ -28,7 +28,7 @@ def memory_limit() -> int:
 
 
 def set_memory_limit(size: int) -> None:
-    """Changes the limit for the whole program, in bytes. What is reserved already stays."""
+    """Changes the limit for the whole program, in bytes. What is in use already stays; what is free is given back."""
     if size < 1 << 20:
         raise ValueError(f"a memory limit is at least 1 MiB (1048576 bytes), not {size}")
     _program.set_limit(size)
