@@ -27,9 +27,8 @@ import time
 import zlib
 from typing import Any
 
-from processing.containers import SharedDeque, SharedDict, SharedList
-
 import processing
+from processing.containers import SharedDeque, SharedDict, SharedList
 
 ACCOUNTS = 12
 PATIENCE = 20
