@@ -9,7 +9,9 @@
 /* The first slices are short, so that a lost wake-up costs little; who sleeps long looks less often. */
 static uint64_t slice(uint32_t sleeps)
 {
-    return sleeps < 2 ? 50 * PZ_MS : sleeps < 40 ? 250 * PZ_MS : PZ_SECOND;
+    if (sleeps < 40)
+        return sleeps < 2 ? 50 * PZ_MS : 250 * PZ_MS;
+    return sleeps < PZ_PATIENT ? PZ_SECOND : 5 * PZ_SECOND;
 }
 
 int pz_sleep(pz_proc *proc, pz_u32 *word, uint32_t expected, pz_wait *wait)

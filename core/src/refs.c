@@ -159,6 +159,8 @@ void pz_reap(pz_proc *proc)
             pz_pipe_end_drop(proc, block);
         else if (block->kind == PZ_PIPE)
             pz_pipe_drop(proc, block);
+        else if (block->kind == PZ_POOL)
+            pz_pool_drop(proc, block);
         else if (block->kind == PZ_BUFFER || block->kind == PZ_SHARED)
             pz_parcel_unload(proc, block);
         else if (block->kind == PZ_STORE)

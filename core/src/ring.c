@@ -321,6 +321,7 @@ static PZ_COLD void repair_get(pz_proc *proc, pz_ring *ring)
     } else if (ring->taking && ring->taking_gen == pz_block_at(proc, ring->taking)->gen) {
         free_orphan(proc, ring, &ring->taking);
     }
+    atomic_thread_fence(memory_order_release); /* what was put back is there before the journal forgets it */
     ring->taking = 0;
     ring->j_holder = 0;
     ring->seen_tail = 0;
@@ -334,6 +335,7 @@ static int get_opened(pz_proc *proc, pz_ring *ring, pz_get *get, int rc)
         repair_get(proc, ring);
     get->head = pz_peek(&ring->head);
     get->items = get->bytes = get->parcel = 0;
+    get->note = NULL;
     return 0;
 }
 
@@ -427,6 +429,13 @@ void pz_get_close(pz_proc *proc, pz_ring *ring, pz_get *get, bool keep)
     }
     if (PZ_UNLIKELY(ring->tasks != 0))
         pz_tasks_taken(proc, ring, get->items);
+    if (get->note) {
+        ring->j_value = pz_peek(get->note);
+        PZ_ORDER();
+        ring->j_holder = pz_offset(proc, get->note);
+        PZ_ORDER();
+        pz_store(get->note, get->note_value);
+    }
     PZ_ORDER();
     pz_store(&ring->got_items, items + get->items);
     pz_store(&ring->got_bytes, bytes + get->bytes);

@@ -362,7 +362,7 @@ int main(void)
     signal(SIGALRM, too_long);
     must(pz_arena_create(&P, LIMIT, &world) == 0);
     double start = seconds();
-    const op *lists[] = {ring_ops, sync_ops, meet_ops, heap_ops, values_ops, store_ops, sequence_ops};
+    const op *lists[] = {ring_ops, sync_ops, meet_ops, heap_ops, values_ops, store_ops, sequence_ops, pool_ops};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         for (const op *o = lists[i]; o->name; o++)
             if (!only || strcmp(only, o->name) == 0)

@@ -55,6 +55,6 @@ _Noreturn void broken(const char *what, const char *file, int line);
 pz_wait forever(void);
 bool is_dead(uint32_t owner);
 
-extern const op ring_ops[], sync_ops[], meet_ops[], heap_ops[], values_ops[], store_ops[], sequence_ops[]; /* end with one that has no name */
+extern const op ring_ops[], sync_ops[], meet_ops[], heap_ops[], values_ops[], store_ops[], sequence_ops[], pool_ops[]; /* end with one that has no name */
 
 #endif

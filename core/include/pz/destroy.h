@@ -8,6 +8,7 @@
 void pz_ring_empty(pz_proc *proc, pz_block *ring);
 void pz_pipe_end_drop(pz_proc *proc, pz_block *end);
 void pz_pipe_drop(pz_proc *proc, pz_block *pipe);
+void pz_pool_drop(pz_proc *proc, pz_block *pool);
 void pz_parcel_unload(pz_proc *proc, pz_block *parcel);
 void pz_store_drop(pz_proc *proc, pz_block *store);
 void pz_cond_drop(pz_proc *proc, pz_block *cond);

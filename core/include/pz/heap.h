@@ -39,6 +39,7 @@ enum pz_kind { /* what a block is */
     PZ_SHARED, /* a payload that is never changed: what share() made, a large value of a container */
     PZ_STORE,  /* a dict, set, list or deque (store.h), and */
     PZ_CHUNK,  /* its memory */
+    PZ_POOL,
     PZ_KINDS
 };
 

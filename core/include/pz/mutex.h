@@ -25,9 +25,10 @@
 #define PZ_OWNER_GEN(owner) ((owner) >> 16)
 
 /* What a blocking call carries from one attempt to the next. */
+#define PZ_PATIENT 1000u
 typedef struct pz_wait {
     uint64_t deadline;
-    uint32_t sleeps; /* slices slept so far */
+    uint32_t sleeps; /* slices slept so far; PZ_PATIENT: others see to it that no wake-up is lost, so slices are long */
     uint32_t spun;   /* the spin of this wait is used up */
     uint32_t slept;  /* others may sleep on the same lock: it is taken with WAITERS set */
     uint32_t suspect; /* the owner of the lock was found dead */

@@ -98,6 +98,8 @@ typedef struct pz_put { /* an open put: holds put_lock */
 
 typedef struct pz_get { /* an open get: holds get_lock */
     uint64_t head, items, bytes, parcel;
+    pz_u64 *note; /* a word of the arena that becomes note_value if, and only if, the get is published */
+    uint64_t note_value;
 } pz_get;
 
 int pz_ring_init(pz_proc *proc, pz_ring *ring, uint64_t max_items, uint64_t max_bytes, uint32_t flags);
