@@ -32,7 +32,7 @@ BUILD = ROOT / "build"
 # Extras of pyproject.toml that make up each kind.
 KINDS = {"test": ("test",), "dev": ("test", "dev"), "bench": ("numpy", "cli", "bench")}
 # May fail to install (no wheel for this Python, no compiler for it): a peer of the speed table, nothing of ours.
-OPTIONAL = ("faster-fifo", "ultradict")
+OPTIONAL = ("faster-fifo", "ultradict", "loky", "mpire", "joblib")
 
 
 class Unusable(Exception):

@@ -99,7 +99,7 @@ cdef uint64_t buffers_parcel(bytes pickle, list buffers, list refs, who) except 
     return offset
 
 
-cdef int encode_slow(Message message, object value, who, Py_ssize_t least) except -1:
+cdef int encode_slow(Message message, object value, who, Py_ssize_t least, bint by_value) except -1:
     """Pickles; notes handles and buffers on the way."""
     global dumps
     cdef list refs = [], buffers = []
@@ -126,7 +126,7 @@ cdef int encode_slow(Message message, object value, who, Py_ssize_t least) excep
         buffers.clear()
 
     try:
-        pickle = dumps(value, out_of_band, on_retry=start_again)
+        pickle = dumps(value, out_of_band, by_value=by_value, on_retry=start_again)
     finally:
         if before is None:
             del carried[ident]
@@ -151,11 +151,12 @@ cdef int encode_pickle(Message message, bytes pickle, list refs, who) except -1:
     return 0
 
 
-cdef Message make_message(object value, who, Py_ssize_t out_of_band=OUT_OF_BAND):
-    """`out_of_band`: the bytes of the smallest buffer that the receiver looks into, instead of having a copy."""
+cdef Message make_message(object value, who, Py_ssize_t out_of_band=OUT_OF_BAND, bint by_value=False):
+    """`out_of_band`: the bytes of the smallest buffer that the receiver looks into, instead of having a copy. `by_value`: the
+    reader may have another `__main__` than this process."""
     cdef Message message = Message.__new__(Message)
     if not pz_encode(value, &message.encoded):
-        encode_slow(message, value, who, out_of_band)
+        encode_slow(message, value, who, out_of_band, by_value)
     else:
         message.keep = value
         if message.encoded.length > PZ_INLINE_MAX:
@@ -197,6 +198,23 @@ cdef object load_views(pz_parcel *parcel, owner):
         views.append(whole[table[2 * i]:table[2 * i] + table[2 * i + 1]])
     pickle = (<const char *>data)[head.pickle:head.pickle + head.pickle_length]
     return pickle_loads(pickle, buffers=views)
+
+
+cdef object argument_of(pz_parcel *parcel, uint8_t type, owner, bint copied):
+    """The value in a payload that `owner` keeps there; `copied`: arrays look into a private copy."""
+    cdef const uint8_t *data = pz_parcel_data(parcel)
+    if type == PZ_VALUE_BUFFERS:
+        return load_views(parcel, bytearray(owner) if copied else owner)
+    if type == PZ_VALUE_PICKLE:
+        return pickle_loads((<const char *>data)[:parcel.length])
+    return pz_decode(type, data, <Py_ssize_t>parcel.length)
+
+
+cdef Message in_parcel(Message message, who):
+    """The same message, as a parcel."""
+    if message.parcel == 0:
+        message.parcel = bytes_parcel(message.encoded.data, message.encoded.length, None, who)
+    return message
 
 
 # ---- payloads that are objects ---------------------------------------------------------------------------------------

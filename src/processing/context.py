@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from . import connection, counters, local, posixqueue, queues, sharing, synchronize
+    from . import connection, counters, executor, local, pool, posixqueue, queues, sharing, synchronize
 
 __all__ = [
     "BaseContext",
@@ -82,6 +82,10 @@ class BaseContext:
     TimeoutError = errors.TimeoutError
     AuthenticationError = errors.AuthenticationError
     ProcessExit = errors.ProcessExit
+    WorkerDied = errors.WorkerDied
+    TaskTimeout = errors.TaskTimeout
+    InitializerFailed = errors.InitializerFailed
+    RemoteError = errors.RemoteError
 
     Process: type[process.BaseProcess]
     _name: str | None = None
@@ -251,6 +255,47 @@ class BaseContext:
         from .sharedctypes import Array
 
         return Array(typecode_or_type, size_or_initializer, lock=lock, ctx=self, name=name)
+
+    # -- Pools
+
+    def Pool(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        **options: Any,
+    ) -> pool.Pool:
+        """See `processing.Pool`; its workers are started by the start method of this context."""
+        from .pool import Pool
+
+        return Pool(processes, initializer, initargs, maxtasksperchild, self.get_context(), **options)
+
+    def ThreadPool(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+    ) -> pool.ThreadPool:
+        """See `processing.ThreadPool`."""
+        from .pool import ThreadPool
+
+        return ThreadPool(processes, initializer, initargs)
+
+    def ProcessPoolExecutor(
+        self,
+        max_workers: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+    ) -> executor.ProcessPoolExecutor:
+        """See `processing.ProcessPoolExecutor`; its workers are started by the start method of this context."""
+        from .executor import ProcessPoolExecutor
+
+        return ProcessPoolExecutor(
+            max_workers, self.get_context(), initializer, initargs, max_tasks_per_child=max_tasks_per_child
+        )
 
     # -- Managers
 

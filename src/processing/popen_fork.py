@@ -23,7 +23,8 @@ __all__: list[str] = []
 class Popen:
     """A child of this process.
 
-    `returncode` is the exit code once it is known; `gone` says that the child has ended but somebody else collected
+    `returncode` is the exit code once it is known, `usage` what the child has used by then (as `os.wait4` says it; None
+    if it is no child of this very process); `gone` says that the child has ended but somebody else collected
     it, so that nobody will know; `stopped` that ProcessExit ended it. Any thread may call any method.
     """
 
@@ -34,6 +35,7 @@ class Popen:
         self.pid = 0
         self.sentinel = -1
         self.returncode: int | None = None
+        self.usage: Any = None
         self.gone = False
         self.stopped = False
         self.token = 0
@@ -123,7 +125,7 @@ class Popen:
             if self.returncode is not None or self.gone:
                 return
             try:
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             except ChildProcessError:
                 # Somebody else has collected it, or it is not our child (in a process forked since).
                 self.gone = util.wait_readable(self.sentinel, 0)
@@ -134,6 +136,7 @@ class Popen:
                     return
                 if self.stoppable:
                     self.stopped = self._said_stopped()
+                self.usage = usage
                 self.returncode = os.waitstatus_to_exitcode(status)
         self._bury()
 

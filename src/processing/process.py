@@ -86,6 +86,10 @@ class BaseProcess:
     """
 
     _start_method: str | None = None
+    # How it is really started, where that differs: the worker of a pool is forked by its supervisor.
+    _launched_by: str | None = None
+    # What a child under spawn and forkserver is told before it unpickles this object, if not what holds here.
+    _preparation: dict[str, Any] | None = None
     _popen: Any = None
     _closed = False
     _parent_pid: int | None = None
@@ -153,7 +157,7 @@ class BaseProcess:
         method = self._start_method
         if method is None:
             method = this.start_method = this.start_method or "fork"
-        self._popen = launcher(method)(self)
+        self._popen = launcher(self._launched_by or method)(self)
         # The target may refer to this object: no cycle is to be left behind.
         del self._target, self._args, self._kwargs
         this.children.add(self)

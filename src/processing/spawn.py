@@ -125,7 +125,7 @@ def main_path() -> str | None:
 
 def make_parcel(process: Any, popen: Any, on_retry: Any) -> bytes:
     """What `run_parcel` takes. `popen` is told of the descriptors that the child is to inherit."""
-    data = get_preparation_data(process._name)
+    data = process.__dict__.pop("_preparation", None) or get_preparation_data(process._name)
     reduction.spawning.popen = popen
     try:
         head = _pickle.dumps(data, reduction.PROTOCOL)
