@@ -19,6 +19,10 @@ from processing.cli.rows import GROUPS, ROWS, Bar, Row, select
 HAS_NUMPY = importlib.util.find_spec("numpy") is not None
 
 
+# Groups of which only `processing` is measured here: the others would take long.
+SLOW = ("arrays", "large-calls", "starts", "pool-starts", "idle", "imports")
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "processing", "bench", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=55, stdin=subprocess.DEVNULL)
@@ -39,9 +43,7 @@ def test_row_runs(name: str) -> None:
         pytest.skip(f"{row.needs} is not installed")
     count = max(row.least, 200 if row.count >= 1000 else 1)
     for peer in row.things:
-        if peers.why_not(peer) is None and (
-            peer == "processing" or row.group not in ("arrays", "starts", "imports")
-        ):
+        if peers.why_not(peer) is None and (peer == "processing" or row.group not in SLOW):
             found = measure.measure(row, peer, count, None, 0.01, 40)
             assert found.error is None, f"{peer}: {found.error}\n{found.details}"
             assert found.seconds > 0
@@ -90,6 +92,19 @@ def test_bars_of_the_issue() -> None:
         ("shared-dict-set", "ultradict"): "5x",
         ("shared-dict-writers", "alone"): "1x",
         ("shared-dict-memory", "bytes"): "+1.5 times",
+        ("pool-apply-async", "multiprocessing"): "8x",
+        ("pool-apply-async", "futures"): "15x",
+        ("pool-apply-async", "loky"): "20x",
+        ("pool-apply", "multiprocessing"): "8x",
+        ("pool-imap", "multiprocessing"): "10x",
+        ("pool-map", "multiprocessing"): "1.2x",
+        ("pool-map", "mpire"): "20x",
+        ("pool-map", "joblib"): "10x",
+        ("pool-map-arrays", "multiprocessing"): "10x",
+        ("pool-start-fork", "multiprocessing"): "0.9x",
+        ("pool-start-forkserver", "multiprocessing"): "3x",
+        ("pool-idle", "nothing"): "+0.5 %",
+        ("pool-death", "nothing"): "+50 ms",
         ("start-fork", "multiprocessing"): "0.95x",
         ("start-forkserver", "multiprocessing"): "3x",
         ("start-spawn", "multiprocessing"): "0.95x",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import keyword
 import os
 import struct
 import subprocess
@@ -95,6 +96,7 @@ def pixels_of(path: Path) -> tuple[int, int, bytes]:
     return width, height, zlib.decompress(chunks[b"IDAT"])
 
 
+HAS_TQDM = importlib.util.find_spec("tqdm") is not None
 HAS_PICTURE = all(importlib.util.find_spec(name) is not None for name in tour.PICTURE.needs)
 
 
@@ -109,8 +111,16 @@ def test_tour(method: str | None, tmp_path: Path) -> None:
     assert lines.count("  > [42, None, 'hello']") == 2
     assert {f"  > hello world {number}" for number in range(10)} <= set(lines)
     assert "  > SharedArray('i', [0, -1, -2, -3, -4, -5, -6, -7, -8, -9])" in lines
+    assert lines.count("  > 100") == 1
+    assert lines.count("  > [0, 1, 4, 9, 16, 25, 36, 49, 64, 81]") == 1
     assert any(line.startswith("worker 2") for line in lines)
     assert "FAILED" not in done.stdout
+    if HAS_TQDM:
+        head = next(number for number, line in enumerate(lines) if line.startswith("  > identifier"))
+        table = [line.split()[1:] for line in lines[head + 1 : head + 11]]
+        times = [int(number.replace(",", "")) for _, number in table]
+        assert table[0][0] == "self" and not any(keyword.iskeyword(name) for name, _ in table)
+        assert times == sorted(times, reverse=True) and times[-1] > 1000
     if HAS_PICTURE:
         assert f"  > 900 x 600 pixels by 4 processes: {picture}" in lines
         width, height, pixels = pixels_of(picture)
@@ -144,6 +154,23 @@ def test_the_picture_is_left_out_where_something_is_missing(
     assert tour.show(tour.PICTURE, None, tmp_path, terminal.Terminal(plain=True), "picture.png")
     assert "Not run: it needs numpy and tqdm" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not HAS_TQDM, reason="tqdm is not installed")
+def test_the_words_of_a_small_library(tmp_path: Path) -> None:
+    """The counts, checked on files that a reader can count."""
+    library = tmp_path / "library"
+    (library / "site-packages").mkdir(parents=True)
+    (library / "a.py").write_text("# no name\nfor x in y: x = 'not a name' + \"x\" + y\n'''x\nx'''\n")
+    (library / "b.txt").write_text("x y z")
+    (library / "image.png").write_bytes(b"x")
+    (library / "site-packages" / "c.py").write_text("z")
+    source = tour.source_of(tour.WORDS).replace("sysconfig.get_paths()['stdlib']", repr(str(library)))
+    status, output, _ = tour.run(source, "words.py", tmp_path)
+    assert status == 0, output
+    lines = output.splitlines()
+    assert lines[0] == "17 words, 9 of them different, in 2 files"
+    assert [line.split() for line in lines[3:]] == [["x", "2"], ["y", "2"]]
 
 
 @pytest.mark.skipif(not HAS_PICTURE, reason="numpy or tqdm is not installed")

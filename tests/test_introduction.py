@@ -103,7 +103,27 @@ SharedStruct('d256p', (0.75, 'hello'))
 SharedArray('i', [0, -1, -2, -3, -4, -5, -6, -7, -8, -9])
 """
 
-PROGRAMS = {"process": PROCESS, "queue": QUEUE, "pipe": PIPE, "lock": LOCK, "shared memory": SHARED_MEMORY}
+POOL = """\
+from processing import Pool
+
+def f(x):
+    return x*x
+
+if __name__ == '__main__':
+    pool = Pool(processes=4)              # start 4 worker processes
+    result = pool.apply_async(f, [10])    # evaluate "f(10)" asynchronously
+    print(result.get(timeout=1))          # prints "100" unless your computer is *very* slow
+    print(pool.map(f, range(10)))         # prints "[0, 1, 4,..., 81]"
+"""
+
+PROGRAMS = {
+    "process": PROCESS,
+    "queue": QUEUE,
+    "pipe": PIPE,
+    "lock": LOCK,
+    "shared memory": SHARED_MEMORY,
+    "pool": POOL,
+}
 
 METHODS = pytest.mark.parametrize("method", [None, "fork", "forkserver", "spawn"])
 
@@ -159,6 +179,12 @@ def test_lock_is_what_keeps_the_lines_apart(method: str | None, tmp_path: Path) 
 @METHODS
 def test_shared_memory(method: str | None, tmp_path: Path) -> None:
     assert run(SHARED_MEMORY, method, tmp_path) == PRINTED
+
+
+@METHODS
+def test_pool(method: str | None, tmp_path: Path) -> None:
+    patient = POOL.replace("timeout=1)", "timeout=60)")  # a busy machine may be "very slow" with spawn
+    assert run(patient, method, tmp_path) == "100\n[0, 1, 4, 9, 16, 25, 36, 49, 64, 81]\n"
 
 
 def test_the_tour_shows_these_programs() -> None:

@@ -63,13 +63,21 @@ HOME: dict[str, str] = {
     "memory_usage": "memory",
     "set_memory_limit": "memory",
     "share": "sharing",
+    "Pool": "pool",
+    "current_worker": "currentworker",
+    "ThreadPool": "pool",
+    "ProcessPoolExecutor": "executor",
+    "WorkerDied": "errors",
+    "TaskTimeout": "errors",
+    "InitializerFailed": "errors",
+    "RemoteError": "errors",
 }
 
 # On contexts as well (`ctx.Lock()`), as in the standard library.
-ON_CONTEXTS = sorted(set(HOME) - {"ProcessingError", "BrokenBarrierError"})
+ON_CONTEXTS = sorted(set(HOME) - {"ProcessingError", "BrokenBarrierError", "current_worker"})
 
-# Names of the standard library's package that come with later capabilities (managers, pools).
-LATER = {"Manager", "Pool"}
+# Names of the standard library's package that come with later capabilities (managers).
+LATER = {"Manager"}
 # Plain modules that its package leaks.
 NOT_NAMES = {"context", "reducer"}
 

@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 @pytest.mark.time_limit(120)
 @pytest.mark.parametrize("where", ["all CPUs", "one CPU"])
-@pytest.mark.parametrize("program", ["soak.py", "soak_containers.py"])
+@pytest.mark.parametrize("program", ["soak.py", "soak_containers.py", "soak_pool.py"])
 def test_soak(program: str, where: str) -> None:
     options = ["--cpu", str(min(os.sched_getaffinity(0)))] if where == "one CPU" else []
     done = subprocess.run(

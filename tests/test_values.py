@@ -16,6 +16,7 @@ import pytest
 
 import processing
 from helpers import Flag, child, children, ended, kill, until
+from processing import _program
 from processing.values import SharedStruct, SharedValue
 
 INTEGERS = "bBhHiIlLqQnN"
@@ -241,6 +242,8 @@ def test_a_value_is_not_deleted() -> None:
 
 
 def test_the_memory_limit() -> None:
+    gc.collect()  # what other tests left goes now, not in between
+    _program.sweep()
     before = processing.memory_usage().objects
     limit = processing.memory_limit()
     processing.set_memory_limit(1 << 20)
