@@ -1,4 +1,4 @@
-"""The tour's real job: the SHA-256 checksum of every file of the running Python's standard library.
+"""The tour's last job: the SHA-256 checksum of every file of the running Python's standard library.
 
     this process --- paths ---> Queue ---> worker 1 .. N
                  <-- digests -- Queue <---
@@ -168,7 +168,7 @@ def show(terminal: Terminal, start_method: str | None, count: int | None, plain:
     context = processing.get_context(start_method)
     count = count or max(2, processing.cpu_count(usable=True))
     paths = files_of_the_library()
-    terminal.heading("One real job")
+    terminal.heading("The checksums of a library")
     terminal.say(
         f"The SHA-256 checksums of the {len(paths):,} files of this Python's standard library, by {count} processes:\n"
         f"paths reach them through one Queue, results come back through another."

@@ -8,6 +8,8 @@ import sys
 from importlib import metadata
 from typing import Any
 
+from ..cgroups import text_of
+
 __all__ = ["OPTIONAL", "cpu_model", "machine", "text_of", "version_of"]
 
 # Distribution -> what it is good for.
@@ -20,16 +22,10 @@ OPTIONAL = {
     "threadpoolctl": "limits for the threads of numerical libraries",
     "faster-fifo": "a peer in the speed table",
     "ultradict": "a peer in the speed table",
+    "loky": "a peer in the speed table",
+    "mpire": "a peer in the speed table",
+    "joblib": "a peer in the speed table",
 }
-
-
-def text_of(path: str) -> str | None:
-    """The stripped content of a small file of the kernel; None if it cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read().strip()
-    except OSError:
-        return None
 
 
 def version_of(distribution: str) -> str | None:

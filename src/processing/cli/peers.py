@@ -21,6 +21,11 @@ PEERS = {
     "message": "processing",
     "faster-fifo": "faster_fifo",
     "ultradict": "UltraDict",
+    "futures": "concurrent.futures",
+    "loky": "loky",
+    "mpire": "mpire",
+    "joblib": "joblib",
+    "nothing": "builtins",
     "alone": "processing",
     "bytes": "builtins",
     "array": "array",
@@ -71,6 +76,25 @@ def _threads() -> SimpleNamespace:
     return kit
 
 
+def _pools(peer: str) -> SimpleNamespace:
+    """Of others: `Pool(n)` makes what is nearest to one."""
+    module = importlib.import_module(PEERS[peer])
+    if peer == "joblib":
+        return SimpleNamespace(name=peer, Parallel=module.Parallel, delayed=module.delayed)
+    if peer == "loky":
+        return SimpleNamespace(name=peer, Pool=module.get_reusable_executor)
+    if peer == "mpire":
+        return SimpleNamespace(
+            name=peer, Pool=lambda count: module.WorkerPool(count, start_method="fork", keep_alive=True)
+        )
+    import multiprocessing
+
+    context = multiprocessing.get_context("fork")
+    return SimpleNamespace(
+        name=peer, Pool=lambda count: module.ProcessPoolExecutor(count, mp_context=context)
+    )
+
+
 def kit_of(peer: str) -> Any:
     """The kit of a peer, with its module loaded. ImportError if it is not installed."""
     if peer == "threads":
@@ -85,7 +109,9 @@ def kit_of(peer: str) -> Any:
         import multiprocessing
 
         return Kit(peer, multiprocessing, SharedDict=importlib.import_module("UltraDict").UltraDict)
-    if peer == "bytes":
+    if peer in ("futures", "loky", "mpire", "joblib"):
+        return _pools(peer)
+    if peer in ("bytes", "nothing"):
         return SimpleNamespace(name=peer)
     if peer == "array":
         import array

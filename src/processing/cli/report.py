@@ -39,7 +39,9 @@ class Result:
         return statistics.median(good) if good else None
 
     def ratios(self, peer: str) -> list[float]:
-        """How many times as fast as the peer, round by round."""
+        """How many times as fast as the peer, round by round. There is no such thing for `nothing`."""
+        if peer == "nothing":
+            return []
         pairs = zip(self.figures(OURS), self.figures(peer), strict=False)
         both = [(ours, theirs) for ours, theirs in pairs if ours and theirs]
         if self.row.less_is_better:

@@ -1,4 +1,4 @@
-"""`python -m processing tour`: what the package does, shown on the introduction's programs, a picture and a real job.
+"""`python -m processing tour`: what the package does: the introduction's programs, a picture, two real jobs.
 
 The programs are the files in programs/, run as scripts by a Python of their own, the way a user would run them. With
 --start-method they get the one line that a user would add, and show it.
@@ -59,6 +59,11 @@ PROGRAMS = (
         "Shared memory",
         "LocalManager makes values, structs and arrays that processes use at the speed of memory. There is no server.",
     ),
+    Program(
+        "using_pool.py",
+        "A pool of workers",
+        "Pool has the methods of the standard library's. Calls reach its workers through one ring in shared memory.",
+    ),
 )
 
 PICTURE = Program(
@@ -66,6 +71,14 @@ PICTURE = Program(
     "A picture",
     "Several processes write into one numpy array. It lies in shared memory: what is sent to them is where it is.",
     needs=("numpy", "tqdm"),
+)
+
+WORDS = Program(
+    "library_words.py",
+    "The words of a library",
+    "A pool reads every text and source file of this Python's standard library, counts the words, and finds the ten\n"
+    "most frequent identifiers. imap_unordered moves the bar.",
+    needs=("tqdm",),
 )
 
 
@@ -153,8 +166,8 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="python -m processing tour",
         description="Runs the introduction's programs, shows their source and output, has several processes draw a "
-        "picture, then does one real job: the checksums of every file of this Python's standard library, by several "
-        "processes fed through a queue.",
+        "picture, then does two real jobs on this Python's standard library: a pool counts its words, and several "
+        "processes fed through a queue compute the checksums of its files.",
         epilog="Other commands: bench, doctor (`python -m processing --help`).",
     )
     result.add_argument(
@@ -188,6 +201,9 @@ def main(arguments: list[str]) -> int:
                 failed.append(program.file)
         if not show_picture(options, Path(folder), terminal):
             failed.append(PICTURE.file)
+        progress = not options.plain and sys.stderr.isatty()
+        if not show(WORDS, options.start_method, Path(folder), terminal, progress=progress):
+            failed.append(WORDS.file)
     if not checksums.show(terminal, options.start_method, options.workers, options.plain):
         failed.append("the checksums")
     if failed:
