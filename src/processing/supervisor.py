@@ -30,6 +30,7 @@ from collections import deque
 from . import spawn, util
 from . import supervisionmessages as msg
 from ._this import this
+from .cgroups import OutOfMemory
 from .process import BaseProcess
 from .reduction import PROTOCOL, DupFd
 from .supervision import Supervision
@@ -40,15 +41,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .cgroups import OutOfMemory
-
 __all__ = ["Control", "SupervisorOptions", "start_supervisor"]
 
 MESSAGE_MAX = 1 << 16
 # Milliseconds: until what failed for want of memory is tried again; until it is looked again whether a process that has
-# closed its sentinel has ended.
+# closed its sentinel has ended; without news after the start.
 AGAIN = 50
 ENDING = 5
+QUIET = 30
 
 NAMES = {"fork": "ForkPoolWorker", "forkserver": "ForkServerPoolWorker", "spawn": "SpawnPoolWorker"}
 
@@ -232,7 +232,6 @@ class Supervisor:
         self.poll.register(self.control, select.POLLIN)
         self.todo.append((self._begin, ()))
         self._work_off()
-        self._count_kills()
         while not self.over:
             self._wait()
             self._work_off()
@@ -252,11 +251,6 @@ class Supervisor:
         if not self.masked:
             signals.pthread_sigmask(signals.SIG_UNBLOCK, {signals.SIGINT})
 
-    def _count_kills(self) -> None:
-        from .cgroups import OutOfMemory
-
-        self.oom = OutOfMemory()
-
     # -- Events
 
     def _tell(self, event: msg.Message) -> None:
@@ -272,8 +266,14 @@ class Supervisor:
         if self.todo or self.ending:
             soon = ENDING if self.ending else AGAIN
             timeout = soon if timeout is None else min(timeout, soon)
+        if self.oom is None:
+            # Once the workers are there: reading what the kernel counts takes a millisecond, which they would wait for.
+            timeout = QUIET if timeout is None else min(timeout, QUIET)
         said = False
-        for fd, _ in self.poll.poll(timeout):
+        ready = self.poll.poll(timeout)
+        if self.oom is None and not ready:
+            self.oom = OutOfMemory()
+        for fd, _ in ready:
             if fd in self.by_fd:
                 self.poll.unregister(fd)
                 self.ending.add(self.by_fd.pop(fd))
