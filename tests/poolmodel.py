@@ -215,14 +215,14 @@ class Pool:
         running = {rank: size for rank, size in self.memory.items() if rank in self.processes}
         self.tell(msg.Look(self.now, self.view(), running, len(self.ring), again))
 
-    def collect(self, process: Process) -> None:
+    def collect(self, process: Process, oom: bool = False) -> None:
         """The shell notices a death."""
         rank = process.rank
         del self.processes[rank]
         self.last_dead[rank] = process
         self.tell(
             msg.Ended(
-                *(self.now, rank, process.exitcode, 1000, False, self.desks[rank].view(), self.view()),
+                *(self.now, rank, process.exitcode, 1000, oom, self.desks[rank].view(), self.view()),
                 len(self.ring),
             )
         )

@@ -240,13 +240,13 @@ class Shell:
         self.advance(rank, 4)
         assert self.pool.desks[rank].running
 
-    def kill(self, rank: int, code: int = -9) -> None:
+    def kill(self, rank: int, code: int = -9, oom: bool = False) -> None:
         process = self.pool.processes[rank]
         self.pool.die(process, code)
-        self.collect(rank)
+        self.collect(rank, oom)
 
-    def collect(self, rank: int) -> None:
-        self.pool.collect(self.pool.processes[rank])
+    def collect(self, rank: int, oom: bool = False) -> None:
+        self.pool.collect(self.pool.processes[rank], oom)
         self.pool.work_off()
 
     def look(self, later: int = 0) -> None:
@@ -322,6 +322,22 @@ def test_the_death_of_a_starting_worker_is_a_failure_that_says_how_it_died() -> 
     [broken] = [action for action in said if action.kind == BROKEN]
     assert "killed by SIGSEGV before it was ready" in broken.payload["traceback"]
     assert shell.pool.over
+
+
+def test_workers_that_are_killed_before_they_are_ready() -> None:
+    """By somebody else: the tenth in a row ends the pool. By the system for want of memory: the third."""
+    shell = Shell(1)
+    for kills in range(10):
+        assert not shell.pool.broken and shell.pool.starts == 1 + kills
+        shell.kill(0)
+        shell.look(2000 * MS)
+    assert shell.pool.broken and shell.pool.over
+    shell = Shell(1)
+    for kills in range(3):
+        assert not shell.pool.broken and shell.pool.starts == 1 + kills
+        shell.kill(0, oom=True)
+        shell.look(2000 * MS)
+    assert shell.pool.broken and shell.pool.over
 
 
 def test_processes_that_cannot_be_made() -> None:

@@ -305,9 +305,10 @@ def test_a_worker_whose_descriptors_live_on_elsewhere(make: Make, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("startup", "text"), [("fail", "no luck for 0"), ("fail_by_death", "SIGKILL before it was")]
+    ("startup", "text", "tries"),
+    [("fail", "no luck for 0", 3), ("fail_by_death", "SIGKILL before it was", 10)],
 )
-def test_initializers_that_fail(make: Make, method: str, startup: str, text: str) -> None:
+def test_initializers_that_fail(make: Make, method: str, startup: str, text: str, tries: int) -> None:
     running = make(method, 1, startup=startup)
     [(_, job, index, payload, _)] = running.pool.wait_for(BROKEN)
     assert (job, index) == (0, 0) and text in payload["traceback"]
@@ -315,7 +316,7 @@ def test_initializers_that_fail(make: Make, method: str, startup: str, text: str
     started = [
         event for event in running.pool.events() if event[0] == WORKER and event[3]["what"] == "started"
     ]
-    assert len(started) == 3
+    assert len(started) == tries
 
 
 # ---- Stopping calls -------------------------------------------------------------------------------------------------

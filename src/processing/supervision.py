@@ -12,7 +12,8 @@ says what time it is (monotonic ns), and brings what lay on the desks. It guaran
     - of a dead worker's batch, the call that ran is reported once, or put back while it has retries left; the calls
       that had not begun are put back; those that had ended are left alone; nobody is blamed who was not running
     - a call that is stopped (Strike) for its timeout, on request or for its memory takes no other call with it
-    - `FAILURES` workers in a row that did not become ready, none becoming ready in between, end the pool
+    - `FAILURES` workers in a row that did not become ready, none becoming ready in between, end the pool; so do
+      `KILLS` that were killed before they were
     - after Close or Terminate it comes to Exit, the last action of all
 
 A Strike is answered at once by Struck: whether the worker was killed while it ran exactly that call.
@@ -45,6 +46,7 @@ SIGKILL, SIGTERM = 9, 15
 
 MS = 1_000_000
 FAILURES = 3  # workers in a row that did not become ready
+KILLS = 10  # ... because somebody killed them with SIGKILL
 PAUSE = 100 * MS  # before the third of them is started; the unit of all pauses
 LONGEST_PAUSE = 1000 * MS
 PATIENCE = 500 * MS  # between SIGTERM and SIGKILL
@@ -87,6 +89,7 @@ class Supervision:
         self.number = 0
         self.calls: dict[int, int] = {}  # rank -> calls of that desk so far
         self.failures = 0  # in a row
+        self.kills = 0  # of workers that were not ready yet, in a row
         self.barren = 0  # in a row
         self.closing = self.terminating = self.ended = False
         self.kill_at: int | None = None
@@ -141,7 +144,7 @@ class Supervision:
         else:
             missing = set(range(self.wanted)) - self.workers.keys() - self.pending.keys()
             assert not missing, f"nobody for ranks {missing}"
-        assert self.failures < FAILURES or self.terminating, "too many failures"
+        assert (self.failures < FAILURES and self.kills < KILLS) or self.terminating, "too many failures"
         assert self.look_at is None or self.watching
 
     # -- Starting
@@ -193,13 +196,16 @@ class Supervision:
             if self.failures >= FAILURES:
                 self._give_up(event.now, event.text, do)
 
-    def _failed(self, rank: int, now: int, text: str, do: Do) -> None:
-        """A worker did not become ready."""
-        self.failures += 1
-        if self.failures >= FAILURES:
+    def _failed(self, rank: int, now: int, text: str, do: Do, killed: bool) -> None:
+        """A worker did not become ready. One that was killed says less about the next than one that failed."""
+        if killed:
+            self.kills += 1
+        else:
+            self.failures += 1
+        if self.failures >= FAILURES or self.kills >= KILLS:
             self._give_up(now, text, do)
         elif rank < self.wanted:
-            self._replace(rank, now, PAUSE * (self.failures - 1), do)
+            self._replace(rank, now, PAUSE * (self.failures + self.kills - 1), do)
 
     def _give_up(self, now: int, text: str, do: Do) -> None:
         do(Report(BROKEN, 0, 0, {"traceback": text}))
@@ -210,7 +216,7 @@ class Supervision:
             worker = self.workers.get(rank)
             if worker and not worker.ready and desk.state in READY and desk.owner_pid == worker.pid:
                 worker.ready = True
-                self.failures = 0
+                self.failures = self.kills = 0
 
     # -- The end of a worker
 
@@ -221,7 +227,7 @@ class Supervision:
         self._note_ready(event.desks)
         if desk.state in READY and not worker.ready:
             worker.ready = True
-            self.failures = 0
+            self.failures = self.kills = 0
         signal = signal_of(event.exitcode)
         facts = {
             "rank": rank,
@@ -242,7 +248,8 @@ class Supervision:
         if self.closing and not requeued and not event.waiting:
             return  # nothing is left for a successor to do
         if not worker.ready:
-            self._failed(rank, event.now, why_not_ready(event, worker.pid), do)
+            killed = signal == SIGKILL and not event.oom
+            self._failed(rank, event.now, why_not_ready(event, worker.pid), do, killed)
         elif rank < self.wanted:
             self.barren = 0 if worked or worker.retiring else self.barren + 1
             self._replace(rank, event.now, PAUSE * (self.barren - BARREN), do)
