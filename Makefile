@@ -7,6 +7,7 @@
 #   make bench ARGS="--json"         the speed table
 #   make proof                       kill the core at every instruction boundary (long)
 #   make soak                        random SIGKILLs (long)
+#   make compat                      CPython's own tests of multiprocessing, with this package in its place
 #   make docs                        the documentation, into build/docs
 #   make dev                         an environment with every tool; prints its python
 
@@ -15,9 +16,9 @@ CHECK = $(PYTHON) tools/check.py
 
 export PYTHONS
 
-.PHONY: demo test bench proof soak docs dev clean
+.PHONY: demo test bench proof soak compat docs dev clean
 
-demo test bench proof soak docs dev:
+demo test bench proof soak compat docs dev:
 	@$(CHECK) $@ $(ARGS)
 
 clean:

@@ -148,7 +148,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         leaked = leaks.settle(before, patience=0.2 if excused else 2.0)
         stray = [
             pid
-            for pid, kind in leaks.Snapshot.take().processes.items()
+            for pid, kind in leaks.processes().items()
             if pid not in before.processes and kind not in before.kinds and not kind.startswith("servant")
         ]
         leaks.kill_all(stray)

@@ -20,7 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Processes that serve the rest of the program once they are started: at most one of each, direct children only.
-SERVANTS = (b"processing.forkserver", b"processing.spawn", b"multiprocessing.forkserver", b"resource_tracker")
+SERVANTS = (
+    *(b"processing.forkserver", b"processing.spawn", b"processing.fdkeeper"),
+    *(b"multiprocessing.forkserver", b"resource_tracker"),
+)
 
 WATCHED_FOLDERS = ("/dev/shm", "/dev/mqueue")
 
@@ -38,8 +41,32 @@ def parents() -> dict[int, tuple[int, str]]:
     return table
 
 
+def _children(pid: int) -> list[int]:
+    """Of that process. Empty if the kernel does not say, or it has ended."""
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", "rb", buffering=0) as file:
+                found += map(int, file.read(1 << 16).split())
+    except OSError:
+        pass
+    return found
+
+
+LISTS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")
+
+
 def descendants(root: int) -> dict[int, int]:
     """Living descendants of `root` (zombies left out): pid -> parent's pid."""
+    if LISTS_CHILDREN:  # much quicker than looking at all processes
+        living: dict[int, int] = {}
+        unseen = [(child, root) for child in _children(root)]
+        while unseen:
+            pid, parent = unseen.pop()
+            if pid not in living and is_running(pid):
+                living[pid] = parent
+                unseen += [(child, pid) for child in _children(pid)]
+        return living
     table = parents()
     found: dict[int, int] = {}
     todo = [root]
@@ -56,7 +83,8 @@ def descendants(root: int) -> dict[int, int]:
 def is_running(pid: int) -> bool:
     """Whether that process still executes: False for a zombie, which `os.kill(pid, 0)` calls alive."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in "ZX"
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            return file.read(4096).rpartition(b")")[2].split()[0] not in b"ZX"
     except OSError:
         return False
 
@@ -76,6 +104,11 @@ def kill_all(pids: list[int]) -> None:
             pass
 
 
+def processes() -> dict[int, str]:
+    """The living descendants of this process: pid -> kind."""
+    return _processes()[1]
+
+
 def reap(killed: list[int]) -> None:
     """Collects the zombies among this process's children: `killed` ones, and orphans that it adopted as a subreaper.
 
@@ -88,12 +121,15 @@ def reap(killed: list[int]) -> None:
     end = time.monotonic() + 1
     while any(map(is_running, killed)) and time.monotonic() < end:
         time.sleep(0.01)
-    for pid, (parent, state) in parents().items():
-        if parent == os.getpid() and state == "Z":
-            try:
+    children = _children(os.getpid()) if LISTS_CHILDREN else parents()
+    for pid in children:
+        try:
+            with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+                state, parent = file.read(4096).rpartition(b")")[2].split()[:2]
+            if int(parent) == os.getpid() and state == b"Z":
                 os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                pass
+        except OSError:
+            pass
 
 
 def _descriptors() -> Counter[str]:

@@ -47,7 +47,6 @@ UNPICKLABLE = {
     "a lock of threading": threading.Lock,
     "a generator": generator,
     "one that refuses": Refuses,
-    "a socket": lambda: socket.socket(),
 }
 
 

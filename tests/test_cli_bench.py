@@ -20,7 +20,7 @@ HAS_NUMPY = importlib.util.find_spec("numpy") is not None
 
 
 # Groups of which only `processing` is measured here: the others would take long.
-SLOW = ("arrays", "large-calls", "starts", "pool-starts", "idle", "imports")
+SLOW = ("arrays", "large-calls", "starts", "pool-starts", "manager-starts", "idle", "imports")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -36,6 +36,7 @@ def row_named(name: str) -> Row:
 # ---- Rows -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", [row.name for row in ROWS])
 def test_row_runs(name: str) -> None:
     row = row_named(name)
@@ -92,6 +93,16 @@ def test_bars_of_the_issue() -> None:
         ("shared-dict-set", "ultradict"): "5x",
         ("shared-dict-writers", "alone"): "1x",
         ("shared-dict-memory", "bytes"): "+1.5 times",
+        ("manager-queue", "multiprocessing"): "8x",
+        ("manager-lock", "multiprocessing"): "8x",
+        ("manager-rlock", "multiprocessing"): "8x",
+        ("manager-condition", "multiprocessing"): "8x",
+        ("manager-list-read", "multiprocessing"): "8x",
+        ("manager-dict-read", "multiprocessing"): "8x",
+        ("manager-dict-write", "multiprocessing"): "8x",
+        ("manager-value-read", "multiprocessing"): "8x",
+        ("manager-tcp-read", "multiprocessing"): "1.5x",
+        ("manager-tcp-write", "multiprocessing"): "1.5x",
         ("pool-apply-async", "multiprocessing"): "8x",
         ("pool-apply-async", "futures"): "15x",
         ("pool-apply-async", "loky"): "20x",
@@ -148,6 +159,7 @@ def test_a_first_guess_that_is_too_high_is_corrected_for_the_next_rounds() -> No
     assert measure.run(row, None, None, 0.3) == (5, 5.0, 2)
 
 
+@pytest.mark.once
 def test_a_measurement_that_hangs_is_given_up_and_cleaned_up() -> None:
     found = measure.measure(row_named("lock"), "processing", 10**12, None, 0.3, 2.0)
     assert found.error == "no result within 2 s"
@@ -311,6 +323,7 @@ def test_wrong_options(arguments: list[str], message: str) -> None:
     assert message in done.stderr
 
 
+@pytest.mark.once
 def test_tables() -> None:
     done = run("--rows", "lock,queue", "--rounds", "2", "--seconds", "0.01", "--plain")
     assert (done.returncode, done.stderr) == (0, "")

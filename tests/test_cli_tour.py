@@ -100,6 +100,7 @@ HAS_TQDM = importlib.util.find_spec("tqdm") is not None
 HAS_PICTURE = all(importlib.util.find_spec(name) is not None for name in tour.PICTURE.needs)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("method", [None, "forkserver", "spawn"])
 def test_tour(method: str | None, tmp_path: Path) -> None:
     picture = tmp_path / "picture.png"
@@ -111,8 +112,11 @@ def test_tour(method: str | None, tmp_path: Path) -> None:
     assert lines.count("  > [42, None, 'hello']") == 2
     assert {f"  > hello world {number}" for number in range(10)} <= set(lines)
     assert "  > SharedArray('i', [0, -1, -2, -3, -4, -5, -6, -7, -8, -9])" in lines
+    assert "  > {1: '1', '2': 2, 0.25: None}" in lines
+    assert "  > [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]" in lines
     assert lines.count("  > 100") == 1
     assert lines.count("  > [0, 1, 4, 9, 16, 25, 36, 49, 64, 81]") == 1
+    assert {"  > Alice: 300", "  > Bob: 100", "  > perfect numbers: 6 28 496"} <= set(lines)
     assert any(line.startswith("worker 2") for line in lines)
     assert "FAILED" not in done.stdout
     if HAS_TQDM:
@@ -130,6 +134,36 @@ def test_tour(method: str | None, tmp_path: Path) -> None:
         assert pixels[middle + 3 * width // 2 : middle + 3 * width // 2 + 3] == bytes(3)  # inside: black
         assert len(set(zip(pixels[1::3], pixels[2::3], pixels[3::3], strict=False))) > 50
     assert (f"set_start_method({method!r})" in done.stdout) is (method is not None)
+
+
+CUSTOMISED, ACROSS = tour.MANAGERS
+METHODS = pytest.mark.parametrize("method", [None, "forkserver", "spawn"])
+
+
+@METHODS
+def test_the_customised_manager(method: str | None, tmp_path: Path) -> None:
+    status, output, _ = tour.run(tour.source_of(CUSTOMISED, method), CUSTOMISED.file, tmp_path)
+    assert (status, output) == (0, "Alice: 300\nBob: 100\nFalse True\n")
+
+
+@pytest.mark.once
+@METHODS
+@pytest.mark.parametrize("network", ["namespaces", "loopback"])
+def test_the_work_queue_across_a_network(method: str | None, network: str, tmp_path: Path) -> None:
+    """In namespaces where that is allowed; the fallback everywhere."""
+    source = tour.source_of(ACROSS, method)
+    if network == "loopback":
+        refused = source.replace("'unshare'", "'there is no such command'")
+        assert refused != source
+        source = refused
+    status, output, _ = tour.run(source, ACROSS.file, tmp_path)
+    where, found = output.splitlines()
+    assert (status, found) == (0, "perfect numbers: 6 28 496")
+    on_loopback = "server and client on the loopback interface: network namespaces are not allowed here"
+    if network == "loopback" or where == on_loopback:
+        assert where == on_loopback
+    else:
+        assert where == "server and client in two network namespaces"
 
 
 def test_a_program_that_fails_is_reported(

@@ -271,6 +271,7 @@ print(len(items["b"]), numbers)
 """
 
 
+@pytest.mark.once
 def test_memory_limit(tmp_path: Any) -> None:
     assert output_of(tmp_path, MEMORY) == [
         *["MemoryError True"] * 2,
@@ -580,6 +581,7 @@ def _turn(number: int, items: Any, numbers: Any) -> None:
             numbers[:] = [chance.randrange(100)] * chance.randrange(1, 60)
 
 
+@pytest.mark.once
 def test_killed_at_random() -> None:
     items = SharedDict.fromkeys(range(30), (100, ""))
     numbers = SharedList([0])

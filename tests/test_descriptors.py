@@ -142,6 +142,7 @@ def used() -> int:
     return amount
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("kind", ["Lock", "RLock", "Semaphore", "Event"])
 def test_a_hundred_thousand(kind: str) -> None:
     """Under 20 MB of shared memory, and all of it given back."""
@@ -192,6 +193,7 @@ KINDS: dict[str, tuple[Any, ...]] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_each_kind_is_given_back(kind: str) -> None:
     make = getattr(processing, kind)

@@ -103,6 +103,29 @@ SharedStruct('d256p', (0.75, 'hello'))
 SharedArray('i', [0, -1, -2, -3, -4, -5, -6, -7, -8, -9])
 """
 
+MANAGER = """\
+from processing import Process, Manager
+
+def f(d, l):
+    d[1] = '1'
+    d['2'] = 2
+    d[0.25] = None
+    l.reverse()
+
+if __name__ == '__main__':
+    manager = Manager()
+
+    d = manager.dict()
+    l = manager.list(range(10))
+
+    p = Process(target=f, args=[d, l])
+    p.start()
+    p.join()
+
+    print(d)
+    print(l)
+"""
+
 POOL = """\
 from processing import Pool
 
@@ -122,6 +145,7 @@ PROGRAMS = {
     "pipe": PIPE,
     "lock": LOCK,
     "shared memory": SHARED_MEMORY,
+    "manager": MANAGER,
     "pool": POOL,
 }
 
@@ -179,6 +203,12 @@ def test_lock_is_what_keeps_the_lines_apart(method: str | None, tmp_path: Path) 
 @METHODS
 def test_shared_memory(method: str | None, tmp_path: Path) -> None:
     assert run(SHARED_MEMORY, method, tmp_path) == PRINTED
+
+
+@METHODS
+def test_manager(method: str | None, tmp_path: Path) -> None:
+    """Dicts keep their order now: it is that of the assignments."""
+    assert run(MANAGER, method, tmp_path) == "{1: '1', '2': 2, 0.25: None}\n[9, 8, 7, 6, 5, 4, 3, 2, 1, 0]\n"
 
 
 @METHODS

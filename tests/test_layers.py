@@ -17,23 +17,33 @@ PACKAGE = ROOT / "src" / "processing"
 CORE = ROOT / "core"
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"counters", "errors", "pz"}),  # pz.pxd: the declarations of the core
+    frozenset({"counters", "errors", "framing", "spinning", "pz"}),  # pz.pxd: the declarations of the core
     frozenset({"_failures"}),  # says in words what the extension modules met
-    frozenset({"_native"}),  # also makes the base type of handles (_handle.h)
+    frozenset({"_native", "_wire"}),  # also makes the base type of handles (_handle.h)
     frozenset({"_program"}),
     frozenset({"util", "reduction"}),
-    frozenset({"_sync", "_message", "_posixqueue", "_segments", "keys"}),
+    frozenset({"managedbase"}),
+    frozenset({"managedqueue", "managedsync"}),  # pure state machines
+    frozenset({"_sync", "_message", "_posixqueue", "keys"}),
     frozenset({"_ring", "_memory", "_store"}),
-    frozenset({"_channel", "_cells", "_key"}),
-    frozenset({"_dict", "_sequence"}),
+    frozenset({"_channel", "_cells", "_key", "fdkeeper"}),
+    frozenset({"_dict", "_sequence", "_segments"}),
     frozenset({"groups"}),
     frozenset({"synchronize", "memory"}),
-    frozenset({"queues", "doorbell", "posixqueue", "values", "arrays", "sharing"}),
+    frozenset({"queues", "queueends", "doorbell", "posixqueue", "values", "arrays", "sharing"}),
+    frozenset({"heap", "resource_sharer"}),
     frozenset({"nesting"}),
     frozenset({"mappings", "sets", "sequences"}),
+    frozenset(
+        {"authentication", "tlssocket", "socketaddresses", "socketline", "socketreader", "socketconnection"}
+    ),
+    frozenset({"client", "listener"}),
     frozenset({"connection", "containers", "sharedctypes"}),
     frozenset({"_this"}),
-    frozenset({"_this", "process", "spawn", "popen_fork", "popen_spawn", "forkserver", "popen_forkserver"}),
+    frozenset(
+        {"_this", "process", "spawn", "popen_fork", "popen_spawn_posix", "forkserver", "popen_forkserver"}
+    ),
+    frozenset({"descriptors", "resource_tracker"}),
     frozenset({"supervisionmessages", "cgroups", "workerprocesses"}),
     frozenset({"supervision"}),
     frozenset({"supervisor", "currentworker", "logrelay", "stackdump", "timeline", "workersettings"}),
@@ -48,14 +58,33 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"pool"}),
     frozenset({"executor", "dummy"}),
     frozenset({"local", "shared_memory"}),
-    frozenset({"managers"}),
+    frozenset({"managerprotocol"}),
+    frozenset({"managerchannels", "managerforks"}),
+    frozenset({"managerclient"}),
+    frozenset({"proxies"}),
+    frozenset({"managertypes", "managerasync"}),
+    frozenset({"managerposts"}),
+    frozenset({"managerobjects", "managedvalues", "managerpeers", "managercalls"}),
+    frozenset({"managertraffic", "managerserver"}),
+    frozenset({"segmentmanager", "managers"}),
     frozenset({"context"}),
+    frozenset({"standardnames", "standin"}),
+    frozenset({"standinkept"}),
     frozenset({""}),  # processing/__init__.py: the public names
     frozenset({"cli", "__main__"}),
 )
 
 # (importer, imported): why this one may point upwards. Such an import is inside a function, never at the top.
 UPWARDS: dict[tuple[str, str], str] = {
+    (
+        "managerprotocol",
+        "managers",
+    ): "pickles of the standard library name its classes; ours of those names are there",
+    ("proxies", "managers"): "the proxy type of a result is looked up in the registry of a manager",
+    (
+        "managers",
+        "context",
+    ): "a manager without a context takes the default one, and so does a pool in its server",
     ("_failures", "_program"): "an out-of-memory message says how much is in use",
     ("_message", "arrays"): "arrays that look into shared memory are sent as such from then on",
     ("_sequence", "nesting"): "containers in a slice that is assigned become shared ones",
@@ -66,9 +95,20 @@ UPWARDS: dict[tuple[str, str], str] = {
     ("executor", "context"): "how many CPUs there are; contexts of multiprocessing are translated",
     ("pool", "context"): "how many CPUs there are",
     ("workersettings", "context"): "how many CPUs there are",
+    ("reduction", "descriptors"): "outside of the start of a process, descriptors go with messages",
     ("remote", "pool"): "the standard library has its exception for unpicklable results there",
     ("synchronize", "process"): "the repr of a lock names the process that holds it",
 }
+
+_NAMED = "connection context forkserver managers pool process queues reduction spawn synchronize util"
+UPWARDS.update(
+    {
+        (module, "standardnames"): "names that only programs look for are made when asked"
+        for module in _NAMED.split()
+    }
+)
+UPWARDS["standin", "standinkept"] = "only for programs that use one of a few libraries"
+UPWARDS.update({(module, "standin"): "a child does as its parent" for module in ("forkserver", "spawn")})
 
 # Lines. At the limit, split by who owns the state.
 LIMITS = {
@@ -80,7 +120,10 @@ LIMITS = {
     "tools/**/*.py": 500,
 }
 
-pytestmark = pytest.mark.skipif(not PACKAGE.is_dir(), reason="the source tree is not here")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(not PACKAGE.is_dir(), reason="the source tree is not here"),
+]
 
 
 def module_of(path: Path) -> str:

@@ -23,6 +23,7 @@ import pytest
 import processing
 import processing.errors
 from helpers import LIMIT, take_seconds, until
+from processing import _memory
 from processing.errors import InitializerFailed, RemoteError, TaskTimeout, WorkerDied
 from processing.pool import MaybeEncodingError, Pool, ThreadPool
 
@@ -300,6 +301,7 @@ def test_terminate_does_not_wait(make_processes: Make) -> None:
         result.get(0)
 
 
+@pytest.mark.once
 def test_maxtasksperchild(make_processes: Make) -> None:
     pool = make_processes(2, maxtasksperchild=5)
     pids = pool.map(os_getpid, range(50))
@@ -459,6 +461,15 @@ def test_statistics(make: Make) -> None:
 
 
 # ---- ProcessPoolExecutor --------------------------------------------------------------------------------------------
+
+
+def test_what_the_last_call_was_given_is_let_go(make_processes: Make) -> None:
+    shared = processing.share(b"given")
+    pool = make_processes(1)
+    assert pool.apply(bytes, (shared,)) == b"given"
+    pool.close()
+    pool.join()
+    until(lambda: _memory.holders(shared) == 1)
 
 
 @pytest.fixture(params=METHODS)

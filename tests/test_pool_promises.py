@@ -291,6 +291,7 @@ def fail_to_begin() -> None:
     raise ValueError("not here")
 
 
+@pytest.mark.once
 def test_line_24_restarts_are_bounded(make: Make) -> None:
     pool = make(2, initializer=fail_to_begin)
     with pytest.raises(processing.InitializerFailed, match="not here"):

@@ -284,6 +284,7 @@ def test_dump_of_threads(tmp_path: Path) -> None:
     assert "in hang_here" in out.getvalue()
 
 
+@pytest.mark.once
 def test_dump_of_a_stopped_worker(make: Any) -> None:
     pool = make(1)
     pid = pool.apply(os.getpid)

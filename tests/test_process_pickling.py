@@ -123,12 +123,6 @@ def test_sockets_travel(start_method: Any) -> None:
             ended(process)
 
 
-def test_sockets_travel_only_at_the_start() -> None:
-    here, there = socket.socketpair()
-    with here, there, pytest.raises(RuntimeError, match="while that process is being started"):
-        processing.Queue().put(here)
-
-
 def test_authentication_keys_travel_only_at_the_start() -> None:
     with pytest.raises(TypeError, match="disallowed for security"):
         pickle.dumps(processing.current_process().authkey)
@@ -152,6 +146,7 @@ def test_what_cannot_be_sent_is_named(method: str) -> None:
         assert not process.is_alive()
 
 
+@pytest.mark.once
 def test_many_failed_starts_leave_nothing_behind() -> None:
     context = processing.get_context("spawn")
     for _ in range(5000):  # there are not that many slots

@@ -133,6 +133,7 @@ def test_stop_out_of_our_own_blocking_calls(start_method: Any, work: Any, make: 
         assert "stopped[ProcessExit]" in repr(process)
 
 
+@pytest.mark.once
 def test_stop_at_once_is_neither_lost_nor_deadly(start_method: Any) -> None:
     """The child is not ready for it yet: the signal waits until it is."""
     ours, theirs = start_method.Pipe()

@@ -55,6 +55,7 @@ HOME: dict[str, str] = {
     "log_to_stderr": "util",
     "allow_connection_pickling": "context",
     "LocalManager": "local",
+    "Manager": "managers",
     "Value": "sharedctypes",
     "Array": "sharedctypes",
     "RawValue": "sharedctypes",
@@ -63,6 +64,7 @@ HOME: dict[str, str] = {
     "memory_usage": "memory",
     "set_memory_limit": "memory",
     "share": "sharing",
+    "install": "standin",
     "Pool": "pool",
     "current_worker": "currentworker",
     "ThreadPool": "pool",
@@ -74,7 +76,7 @@ HOME: dict[str, str] = {
 }
 
 # On contexts as well (`ctx.Lock()`), as in the standard library.
-ON_CONTEXTS = sorted(set(HOME) - {"ProcessingError", "BrokenBarrierError", "current_worker"})
+ON_CONTEXTS = sorted(set(HOME) - {"ProcessingError", "BrokenBarrierError", "current_worker", "install"})
 
 # Names of the standard library's package that come with later capabilities (managers).
 LATER = {"Manager"}

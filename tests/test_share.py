@@ -509,6 +509,7 @@ def private_kib(pid: int) -> int:
     return sum(int(n) for n in re.findall(r"^Private_(?:Clean|Dirty): +(\d+) kB", text, re.M))
 
 
+@pytest.mark.once
 def test_eight_readers_need_the_memory_once(np: Any, start_method: Any) -> None:
     """The arena grows by one copy, and no reader has one of its own."""
     size = 64 * MIB
@@ -543,3 +544,25 @@ def test_readers_cannot_write(np: Any, start_method: Any) -> None:
         assert "read-only" in replies.get(timeout=LIMIT)
         ended(process)
     assert not shared.get().any()
+
+
+def test_a_fork_hook_that_drops_a_handle_drops_the_childs_own(tmp_path: Path) -> None:
+    text = """
+    import os
+
+    kept = []
+    os.register_at_fork(after_in_child=kept.clear)  # runs before hooks that are registered later
+
+    import processing
+    from processing import _program
+
+    kept.append(processing.share(b"a" * 1000))
+    for _ in range(3):
+        if not (pid := os.fork()):
+            os._exit(0)
+        os.waitpid(pid, 0)
+    _program.sweep()
+    others = [processing.share(b"b" * 1000) for _ in range(100)]
+    print(bytes(kept[0]) == b"a" * 1000)
+    """
+    assert output_of(tmp_path, text) == ["True"]

@@ -249,6 +249,7 @@ def item(number: int) -> Any:
     return (number, "v" * (0, 20, 200, 5000, 40_000)[number % 5])
 
 
+@pytest.mark.once
 def test_a_writer_is_killed_again_and_again() -> None:
     ctx = processing.get_context("fork")
     shared, progress = SharedDeque([item(0)], 20), Cells(1)

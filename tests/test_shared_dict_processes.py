@@ -320,6 +320,7 @@ def write_at_random(shared: Any, seed: int, progress: Any) -> None:
         progress[0] = number
 
 
+@pytest.mark.once
 def test_a_writer_is_killed_again_and_again() -> None:
     ctx = processing.get_context("fork")
     shared = SharedDict()

@@ -351,6 +351,27 @@ def test_the_end_of_the_program_removes_what_it_forgot(tmp_path: Path, name: str
     assert exists(name)
 
 
+def test_a_program_that_sent_descriptors_removes_what_it_forgot(tmp_path: Path) -> None:
+    """The process that keeps descriptors ends after the first one, and keeps nothing else."""
+    done = run_program(
+        tmp_path,
+        """
+        import socket
+        import processing
+        from processing.shared_memory import SharedMemory
+
+        if __name__ == "__main__":
+            queue = processing.SimpleQueue()
+            ends = socket.socketpair()
+            queue.put(ends[0])
+            queue.get().close()
+            print(SharedMemory(create=True, size=10).name)
+        """,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not exists(done.stdout.strip())
+
+
 def test_only_a_child_made_one(tmp_path: Path) -> None:
     done = run_program(
         tmp_path,

@@ -28,7 +28,7 @@ hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import strategies as st  # noqa: E402
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule  # noqa: E402
 
-pytestmark = pytest.mark.time_limit(300)  # to make a case that fails a short one
+pytestmark = [pytest.mark.once, pytest.mark.time_limit(300)]  # to make a case that fails a short one
 
 # ---- What is stored ------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import strategies as st  # noqa: E402
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule  # noqa: E402
 
+pytestmark = pytest.mark.once
+
 SMALL = st.one_of(
     st.none(),
     st.booleans(),

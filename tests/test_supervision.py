@@ -208,7 +208,7 @@ class Lives(RuleBasedStateMachine):
         assert all(times <= 3 for times in pool.begun.values()), "more retries than were asked for"
 
 
-TestLives = Lives.TestCase
+TestLives = pytest.mark.once(Lives.TestCase)
 TestLives.settings = hypothesis.settings(
     max_examples=300,
     stateful_step_count=60,

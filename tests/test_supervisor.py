@@ -304,6 +304,7 @@ def test_a_worker_whose_descriptors_live_on_elsewhere(make: Make, tmp_path: Path
     running.process.join(LIMIT)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("startup", "text", "tries"),
     [("fail", "no luck for 0", 3), ("fail_by_death", "SIGKILL before it was", 10)],
@@ -423,6 +424,7 @@ def test_closing_at_once(make: Make, method: str) -> None:
     assert running.pool.wait_for(DONE)[0][3] == 2
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("how", ["terminate", "hang up"])
 def test_terminate(make: Make, method: str, how: str, tmp_path: Path) -> None:
     """Also one that is stopped: SIGKILL follows SIGTERM."""

@@ -385,6 +385,7 @@ def count_up(number: int, value: Any, times: int, together: Any) -> None:
         value.add(1)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("format", ["i", ">H", "q", "d"])
 def test_no_addition_is_lost(start_method: Any, format: str) -> None:
     value, together = SharedValue(format), processing.Barrier(4)

@@ -8,6 +8,8 @@
     bench   build, then the speed table; arguments go to it
     proof   kill the core's operations at every instruction boundary, no sampling
     soak    random SIGKILLs for a while; arguments go to tests/soak.py and soak_containers.py
+    compat  CPython's own tests of multiprocessing and process pools, with this package in the place of
+            multiprocessing, on every CPython; arguments go to tools/compat/run.py
     docs    the documentation, into build/docs
     dev     an environment with the package and every tool; prints the path of its python
 
@@ -40,7 +42,7 @@ from environments import BUILD, ROOT, Environment
 from steps import Tally
 
 # Seconds. Generous: a step that takes this long hangs.
-PYTEST_LIMIT = 900.0
+PYTEST_LIMIT = 1200.0
 CORE_LIMIT = 600.0
 
 # Name, options of `meson setup`, suites left out, environment of the tests.
@@ -171,7 +173,7 @@ def docs(environment: Environment, tally: Tally) -> None:
 
 def pytest(environment: Environment, tally: Tally, arguments: list[str]) -> None:
     name = f"pytest, {environment.interpreter.name}"
-    command = [environment.python, "-m", "pytest", *(arguments or ["-q"])]
+    command = [environment.python, "-m", "pytest", *arguments]
     steps.run_pytest(tally, name, command, limit=PYTEST_LIMIT, env=environ_of(environment))
 
 
@@ -196,7 +198,7 @@ def test(arguments: list[str]) -> int:
             docs(environment, tally)
             checked = True
         if install(environment, tally):
-            pytest(environment, tally, arguments)
+            pytest(environment, tally, arguments or ["-q", *([] if kind == "dev" else ["-m", "not once"])])
             tally.notes.append(
                 f"tested on {environment.interpreter.name} ({environment.interpreter.executable})"
             )
@@ -220,6 +222,18 @@ def soak(arguments: list[str]) -> int:
     worst = 0
     for program in ("soak.py", "soak_containers.py"):
         worst |= subprocess.call([python, f"tests/{program}", *arguments], cwd=ROOT)
+    return worst
+
+
+def compat(arguments: list[str]) -> int:
+    worst = 0
+    for group in all_candidates():
+        environment, reasons = environments.first_usable(group, "test")
+        for reason in reasons:
+            print(f"SKIPPED {reason}")
+        if environment is not None and install(environment, Tally()):
+            print(f"== {environment.interpreter.name}", flush=True)
+            worst |= subprocess.call([environment.python, "tools/compat/run.py", *arguments], cwd=ROOT)
     return worst
 
 
@@ -248,6 +262,7 @@ TARGETS = {
     "bench": bench,
     "proof": proof,
     "soak": soak,
+    "compat": compat,
     "docs": only_docs,
     "dev": dev,
 }

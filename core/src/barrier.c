@@ -4,7 +4,8 @@
  *   (p, filling)      -> (p, running)   CAS, cells full   an arrival that sees it; runs the action
  *   (p, running)      -> (p+1, filling) CAS               the same; this one store releases everybody
  *   (p, any)          -> (p, broken)    CAS               abort, timeout, a failing action; who finds a dead arrival
- *   (p, broken)       -> (p+1, filling) CAS               reset, after it has noted in `resets` that p did not complete
+ *   (p, any)          -> (p, resetting) CAS               reset
+ *   (p, resetting)    -> (p+1, filling) CAS               whoever sees it, once `resets` says that p did not complete
  *
  * An arrival in phase p holds a cell with p in it. A cell of an earlier phase is free: nothing is cleared, so there is no
  * moment between two stores in which a death leaves some released and some not. When the state has moved on, p was
@@ -14,8 +15,10 @@
 
 #define BROKEN 1u
 #define RUNNING 2u
-#define PHASE_BITS 30
-#define PHASE(state) ((state) >> 2)
+#define RESETTING 4u
+#define PHASE_BITS 29
+#define FILLING(phase) ((phase) << 3)
+#define PHASE(state) ((state) >> 3)
 #define PHASE_OF(token) ((uint32_t)(token))
 #define TOKEN(owner, phase) ((uint64_t)(owner) << 32 | (phase))
 
@@ -30,22 +33,16 @@ static void wake(pz_proc *proc, pz_barrier *barrier)
     proc->ops->futex_wake(&barrier->state, INT32_MAX);
 }
 
-/* Breaks a phase; false if it is over. */
+/* Breaks a phase; false if it is over, or is about to be. */
 static bool break_phase(pz_proc *proc, pz_barrier *barrier, uint32_t phase)
 {
     uint32_t state = pz_load(&barrier->state);
     do
-        if (PHASE(state) != phase)
+        if (PHASE(state) != phase || state & RESETTING)
             return false;
     while (!(state & BROKEN) && !pz_cas(&barrier->state, &state, state | BROKEN));
     wake(proc, barrier);
     return true;
-}
-
-void pz_barrier_break(pz_proc *proc, pz_barrier *barrier)
-{
-    while (!break_phase(proc, barrier, PHASE(pz_load(&barrier->state))))
-        ;
 }
 
 static bool was_reset(pz_barrier *barrier, uint32_t phase)
@@ -64,6 +61,25 @@ static void note_reset(pz_barrier *barrier, uint32_t phase)
             return;
         next = (uint64_t)phase << 32 | (ahead < 32 ? (uint32_t)old << ahead : 0) | 1;
     } while (!pz_cas(&barrier->resets, &old, next));
+}
+
+/* Goes on to the next phase, if that is what the barrier is about to do. */
+static void finish_reset(pz_proc *proc, pz_barrier *barrier, uint32_t state)
+{
+    if (!(state & RESETTING))
+        return;
+    note_reset(barrier, PHASE(state));
+    pz_cas(&barrier->state, &state, FILLING(PHASE(state) + 1));
+    wake(proc, barrier);
+}
+
+void pz_barrier_break(pz_proc *proc, pz_barrier *barrier)
+{
+    uint32_t state = pz_load(&barrier->state);
+    while (!break_phase(proc, barrier, PHASE(state))) {
+        finish_reset(proc, barrier, state);
+        state = pz_load(&barrier->state);
+    }
 }
 
 static bool is_free(uint64_t token, uint32_t phase)
@@ -115,6 +131,7 @@ bool pz_barrier_leave(pz_proc *proc, pz_barrier *barrier, pz_arrival *arrival)
     if (!arrival->arrived)
         arrival->phase = PHASE(pz_load(&barrier->state));
     bool over = !break_phase(proc, barrier, arrival->phase);
+    finish_reset(proc, barrier, pz_load(&barrier->state));
     uint64_t token = arrival->token;
     if (arrival->arrived)
         pz_cas(&barrier->arrived[arrival->index], &token, 0);
@@ -127,6 +144,10 @@ int pz_barrier_wait(pz_proc *proc, pz_barrier *barrier, pz_arrival *arrival, pz_
         uint32_t state = pz_load(&barrier->state);
         if (arrival->arrived && PHASE(state) != arrival->phase)
             return outcome(barrier, arrival);
+        if (state & RESETTING) {
+            finish_reset(proc, barrier, state);
+            continue;
+        }
         if (state & BROKEN) {
             uint64_t token = arrival->token;
             if (arrival->arrived)
@@ -161,27 +182,24 @@ void pz_barrier_release(pz_proc *proc, pz_barrier *barrier)
 {
     uint32_t state = pz_load(&barrier->state);
     do
-        if ((state & BROKEN) || !(state & RUNNING))
+        if ((state & (BROKEN | RESETTING)) || !(state & RUNNING))
             return;
-    while (!pz_cas(&barrier->state, &state, (PHASE(state) + 1) << 2));
+    while (!pz_cas(&barrier->state, &state, FILLING(PHASE(state) + 1)));
     pz_add(&barrier->passed, 1);
     wake(proc, barrier);
 }
 
 void pz_barrier_reset(pz_proc *proc, pz_barrier *barrier)
 {
-    uint32_t phase = PHASE(pz_load(&barrier->state));
-    while (!break_phase(proc, barrier, phase)) /* from here on it cannot complete */
-        phase = PHASE(pz_load(&barrier->state));
-    note_reset(barrier, phase);
+    /* One step for everybody: who is told that the barrier was reset finds it empty, however soon it comes back. */
     uint32_t state = pz_load(&barrier->state);
-    if (PHASE(state) == phase)
-        pz_cas(&barrier->state, &state, (phase + 1) << 2);
-    wake(proc, barrier);
+    while (!(state & RESETTING) && !pz_cas(&barrier->state, &state, state | RESETTING))
+        ;
+    finish_reset(proc, barrier, state | RESETTING);
 }
 
 uint32_t pz_barrier_waiting(pz_barrier *barrier)
 {
     uint32_t state = pz_load(&barrier->state);
-    return state & RUNNING ? 0 : arrivals(barrier, PHASE(state));
+    return state & (RUNNING | RESETTING) ? 0 : arrivals(barrier, PHASE(state));
 }

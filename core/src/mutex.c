@@ -5,6 +5,8 @@
 #define SPIN_MAX 100u  /* units: about half of what a sleep and its wake-up cost */
 #define SPIN_MIN 48u /* a quarter of a sleep and its wake-up: below, every hand-over that takes some microseconds sleeps */
 #define SPIN_TRY 32u
+#define CROWDED 3u      /* times as long if others get the CPU meanwhile */
+#define ALONE_MAX 6000u /* ns without letting others have the CPU */
 
 /* The first slices are short, so that a lost wake-up costs little; who sleeps long looks less often. */
 static uint64_t slice(uint32_t sleeps)
@@ -35,8 +37,14 @@ bool pz_spin(pz_proc *proc, pz_u32 *word, uint32_t expected, pz_u32 *hint, pz_wa
 {
     if (pz_peek(word) != expected)
         return true;
-    if (wait->spun || pz_peek(&proc->header->spinners) + 1 >= pz_cpus(proc))
+    if (wait->spun)
         return false;
+    /* A CPU is to be left for who is waited for. Where there is none to spare, a few still spin, and let others have
+     * theirs all the time: that is cheaper than sleeping and being woken if what is waited for comes soon. */
+    uint32_t others = pz_peek(&proc->header->spinners), cpus = pz_cpus(proc);
+    if (others > cpus)
+        return false;
+    bool crowded = others + 1 >= cpus;
     wait->spun = 1;
     /* The hint: the budget, and above it how many spins in a row were in vain. A budget that is too small would stay so,
      * as no spin succeeds: every so often one is tried at its full length. */
@@ -56,8 +64,10 @@ bool pz_spin(pz_proc *proc, pz_u32 *word, uint32_t expected, pz_u32 *hint, pz_wa
             uint64_t now = proc->ops->now();
             if (start == 0)
                 start = now;
-            else if ((took = now - start) >= budget * SPIN_UNIT)
+            else if ((took = now - start) >= budget * SPIN_UNIT * (crowded ? CROWDED : 1))
                 break;
+            if (crowded || took >= ALONE_MAX)
+                proc->ops->yield();
         }
     }
     if (counted) {

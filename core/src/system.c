@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,8 +89,14 @@ static bool system_alive(pid_t pid, uint64_t start)
     return fd >= 0 || (state != 'Z' && state != 'X');
 }
 
+static void system_yield(void)
+{
+    sched_yield();
+}
+
 const pz_ops pz_system_ops = {
     .now = system_now,
+    .yield = system_yield,
     .futex_wait = system_futex_wait,
     .futex_wake = system_futex_wake,
     .alive = system_alive,

@@ -38,6 +38,11 @@ static uint64_t world_now(void)
     return (uint64_t)ts.tv_sec * PZ_SECOND + (uint64_t)ts.tv_nsec;
 }
 
+static void world_yield(void)
+{
+    pz_system_ops.yield();
+}
+
 static int world_futex_wait(pz_u32 *word, uint32_t expected, uint64_t deadline)
 {
     uint64_t soon = world_now() + PZ_MS / 20;
@@ -58,7 +63,7 @@ static bool world_alive(pid_t pid, uint64_t start)
     return pid != frozen && kill(pid, 0) == 0; /* everybody is reaped at once here */
 }
 
-static const pz_ops world = {world_now, world_futex_wait, world_futex_wake, world_alive};
+static const pz_ops world = {world_now, world_yield, world_futex_wait, world_futex_wake, world_alive};
 
 pz_wait forever(void)
 {

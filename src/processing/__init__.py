@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
     from .executor import ProcessPoolExecutor
     from .local import LocalManager
+    from .managers import Manager
     from .memory import memory_limit, memory_usage, set_memory_limit
     from .pool import Pool, ThreadPool
     from .posixqueue import PosixQueue
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from .queues import BufferedQueue, JoinableQueue, Queue, SimpleQueue
     from .sharedctypes import Array, RawArray, RawValue, Value
     from .sharing import share
+    from .standin import install
     from .synchronize import (
         Barrier,
         BoundedSemaphore,
@@ -101,6 +103,7 @@ _HOME = {
     ),
     "executor": ("ProcessPoolExecutor",),
     "local": ("LocalManager",),
+    "managers": ("Manager",),
     "memory": ("memory_limit", "memory_usage", "set_memory_limit"),
     "pool": ("Pool", "ThreadPool"),
     "posixqueue": ("PosixQueue",),
@@ -108,6 +111,7 @@ _HOME = {
     "queues": ("BufferedQueue", "JoinableQueue", "Queue", "SimpleQueue"),
     "sharedctypes": ("Array", "RawArray", "RawValue", "Value"),
     "sharing": ("share",),
+    "standin": ("install",),
     "synchronize": (
         "Barrier",
         "BoundedSemaphore",
@@ -137,6 +141,7 @@ __all__ = [
     "Lock",
     "LockOwnerDied",
     "LostItems",
+    "Manager",
     "Pipe",
     "Pool",
     "PosixQueue",
@@ -168,6 +173,7 @@ __all__ = [
     "get_context",
     "get_logger",
     "get_start_method",
+    "install",
     "log_to_stderr",
     "memory_limit",
     "memory_usage",
@@ -195,7 +201,10 @@ _MODULES = frozenset(
         "pool",
         "process",
         "queues",
+        "reducer",
         "reduction",
+        "resource_sharer",
+        "resource_tracker",
         "shared_memory",
         "sharedctypes",
         "sharing",
@@ -216,9 +225,14 @@ def __getattr__(name: str) -> Any:
         globals()[name] = value
         return value
     if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
+        return importlib.import_module(f"{__name__}.{'reduction' if name == 'reducer' else name}")
+    if name in ("SUBDEBUG", "SUBWARNING"):
+        return getattr(importlib.import_module(f"{__name__}.util"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, *_MODULES})
+
+
+del TYPE_CHECKING  # so that what is public here is what __all__ says

@@ -3,6 +3,7 @@
     python -m processing [tour]     the introduction's programs, and one real job
     python -m processing bench      the speed table
     python -m processing doctor     what this machine offers
+    python -m processing run ...    runs a program that uses multiprocessing, with this package in its place
 
 Each command is a module of `processing.cli` and is imported only when it runs.
 """
@@ -17,6 +18,7 @@ COMMANDS = {
     "tour": "the introduction's programs run before your eyes, then one real job (the default)",
     "bench": "the speed of queues, pipes, locks and process starts, beside the alternatives",
     "doctor": "what this machine offers, and what is done without what it does not",
+    "run": "runs a program that uses multiprocessing, with this package in its place",
 }
 
 
@@ -50,6 +52,10 @@ def main(arguments: list[str]) -> int:
     if command not in COMMANDS:
         print(f"There is no command {command!r}.\n\n{usage()}", file=sys.stderr)
         return 2
+    if command == "run":  # what it raises is the program's own
+        from processing.cli import run
+
+        return run.main(arguments)
     try:
         status: int = importlib.import_module(f"processing.cli.{command}").main(arguments)
         sys.stdout.flush()

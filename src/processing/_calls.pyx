@@ -66,6 +66,14 @@ cdef Draft new_draft(uint64_t job, uint32_t first, uint8_t kind, double timeout,
     return draft
 
 
+cdef int put_aside(Draft draft) except -1:
+    """For another batch. What this one was given belongs to its calls alone."""
+    draft.held = None
+    if len(spare) < 8:
+        spare.append(draft)
+    return 0
+
+
 # ---- items -----------------------------------------------------------------------------------------------------------
 
 cdef inline bint place(Draft draft, uint8_t type, uint8_t flags, const void *data, size_t length):
@@ -191,8 +199,7 @@ def call(PoolBase pool not None, uint64_t job, func, args, kwds, double timeout=
             raise ValueError("the function and its arguments are too large for one message")
     draft.count = 1
     dispatch(pool, draft)
-    if len(spare) < 8:
-        spare.append(draft)
+    put_aside(draft)
 
 
 def announce(PoolBase pool not None, uint64_t job, func, args, kwds, uint32_t audience):
@@ -281,8 +288,7 @@ def batch(
     except Exception as error:
         error.sent = sent
         raise
-    if len(spare) < 8:
-        spare.append(draft)
+    put_aside(draft)
 
 
 cdef void restart(Draft draft):

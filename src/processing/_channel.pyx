@@ -22,6 +22,7 @@ cdef class QueueBase(Handle):
     """A ring as a queue; the classes in queues.py add names, repr and statistics."""
     cdef bint closed
     cdef public object doorbell  # of doorbell.py, once a descriptor was asked for
+    unused_is_empty = False
     cdef list received  # taken in a batch with one that could not be unpickled, and not yet handed out
 
     def _init(self, uint64_t maxsize, bint joinable):
@@ -105,6 +106,8 @@ cdef class QueueBase(Handle):
 
     def empty(self):
         """True if nothing is in the queue."""
+        if self.closed and self.unused_is_empty and pz_load64(&(<pz_ring *>need(self)).put_items) == 0:
+            return True  # as in the standard library: closing a queue is nothing before its first use
         return pz_ring_is_empty(self.ring()) and self.received is None
 
     def full(self):

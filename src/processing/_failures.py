@@ -72,9 +72,13 @@ def handle_closed(handle: object) -> Exception:
     return ValueError(f"{_say(type(handle))} object is closed")
 
 
+class ClosedQueue(OSError, ValueError):
+    """A method was called on a queue that this process has closed: multiprocessing raises the one or the other."""
+
+
 def queue_closed(queue: object) -> Exception:
     """A method was called on a queue that this process has closed."""
-    return ValueError(f"{type(queue).__name__} is closed in this process")
+    return ClosedQueue(f"{type(queue).__name__} is closed in this process")
 
 
 def broken_pipe(end: object) -> BrokenPipeError:

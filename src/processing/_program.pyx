@@ -25,7 +25,13 @@ cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_native.proc, PZ_PROC_CAPSU
 # Thread -> references noted while something is pickled for a message.
 cdef dict carried = {}
 
+cdef extern from "pthread.h" nogil:
+    ctypedef unsigned long pthread_t
+    pthread_t pthread_self()
+    int pthread_atfork(void (*before)() noexcept nogil, void (*parent)() noexcept nogil, void (*child)() noexcept nogil)
+
 cdef uint32_t fork_token = 0
+cdef pthread_t forker = 0  # the thread that is about to fork, between before_fork and the fork
 cdef uint64_t parked_offset = 0
 cdef bint hooked = False
 
@@ -55,10 +61,15 @@ cdef uint64_t deadline_of(object timeout) except? 0:
     return now if seconds <= 0 else now + <uint64_t>(seconds * 1e9)
 
 
+cdef object refusal = None
+
+
 def attach():
     """Makes the program's arena if this process has none yet."""
     if proc.base != NULL:
         return
+    if refusal is not None:
+        raise RuntimeError(refusal)
     text = os.environ.get("PROCESSING_MEMORY_LIMIT", "")
     cdef uint64_t limit = _failures.parse_bytes(text) if text else 0
     cdef int rc = pz_arena_create(proc, limit, NULL)
@@ -67,14 +78,26 @@ def attach():
     hook()
 
 
+def refuse(text):
+    """Has no arena made in this process: RuntimeError with that text. None: one may be made again."""
+    global refusal
+    refusal = text
+
+
 cdef hook():
     global hooked
     if not hooked:
         hooked = True
-        os.register_at_fork(before=before_fork, after_in_child=after_fork_in_child)
-        # Registered before anything else that runs at exit, hence run after it.
-        import atexit
-        atexit.register(leave)
+        os.register_at_fork(
+            before=before_fork, after_in_parent=after_fork_in_parent, after_in_child=after_fork_in_child
+        )
+        check(-pthread_atfork(NULL, NULL, claim_in_child), None)
+        # Registered before anything else that runs at exit, hence run after it; unless util.shutdown, which leaves last
+        # of all that it does, was before.
+        util = sys.modules.get("processing.util")
+        if util is None or not util.shutdown.registered:
+            import atexit
+            atexit.register(leave)
 
 
 def is_attached():
@@ -119,10 +142,11 @@ cancel_child = bury_child
 
 
 def before_fork():
-    global fork_token
+    global fork_token, forker
     fork_token = 0
     if proc.base == NULL or proc.slot == 0:
         return
+    forker = pthread_self()
     try:
         fork_token = reserve_child(True)
     except BaseException as error:
@@ -130,16 +154,26 @@ def before_fork():
         _failures.warn_no_slot(error)
 
 
-def after_fork_in_child():
-    global fork_token
-    carried.clear()
-    if proc.base == NULL or proc.slot == 0:
-        return
+cdef void claim_in_child() noexcept nogil:
+    """Runs inside of fork(): before any hook of Python, which may drop handles, and must not drop the parent's."""
+    global fork_token, forker
+    if proc.base == NULL or proc.slot == 0 or forker != pthread_self():
+        return  # not ours, or a fork of some C library, which only execs
     cdef uint32_t token = fork_token
     fork_token = 0
+    forker = 0
     if not token or pz_slot_claim(proc, token) < 0:
         proc.slot = 0
         proc.self_ = 0
+
+
+def after_fork_in_parent():
+    global forker
+    forker = 0
+
+
+def after_fork_in_child():
+    carried.clear()
 
 
 def last_fork_token():

@@ -35,7 +35,7 @@ import stat
 import time
 from _thread import allocate_lock, get_ident
 
-from . import _program, util
+from . import _program, fdkeeper, util
 
 TYPE_CHECKING = False  # as typing has it; importing that would make every start slower
 if TYPE_CHECKING:
@@ -329,6 +329,20 @@ def tag(name: str, mark: str) -> None:
         book.add(os.stat(path).st_ino, mark, _bare(path))
 
 
+def remember(path: str) -> None:
+    """The program removes this file at its end. FileNotFoundError."""
+    with Book(own_path(), _head) as book:
+        book.add(os.stat(path).st_ino, "-", _bare(path))
+
+
+def forget(path: str) -> None:
+    """It does not."""
+    if _program.is_attached():
+        with Book(own_path()) as book:
+            if book.fd >= 0:
+                book.strike(_bare(path))
+
+
 def unlink_tagged(mark: str) -> None:
     """Removes all segments with this mark; a little later if this thread is just doing something with the book."""
     if turns.are_mine():
@@ -376,7 +390,10 @@ def end_of_program() -> None:
     """The first process of the program ends: so do the names, unless another process of it goes on."""
     with Book(own_path()) as book:
         if book.fd >= 0:
-            _tidy(book, os.getpid(), unless_open=False)
+            # The keeper of descriptors ends right after us.
+            keeper = fdkeeper.find(_program.arena_fd())
+            leaving = (os.getpid(), keeper[2]) if keeper else (os.getpid(),)
+            _tidy(book, leaving, unless_open=False)
 
 
 def sweep_sometimes() -> bool:
@@ -410,7 +427,7 @@ def sweep(wanted: str | None = None) -> None:
                 continue
             with Book(path, wait=False) as book:
                 if book.fd >= 0:
-                    _tidy(book, 0, unless_open=True)
+                    _tidy(book, (), unless_open=True)
         except (OSError, ValueError):
             continue
 
@@ -420,17 +437,17 @@ def _text(path: str) -> bytes:
         return file.read()
 
 
-def _tidy(book: Book, me: int, unless_open: bool) -> None:
+def _tidy(book: Book, leaving: tuple[int, ...], unless_open: bool) -> None:
     head, entries = book.read()
     if entries:
-        if len(head) != 5 or _is_alive(head, entries, me):
+        if len(head) != 5 or _is_alive(head, entries, leaving):
             return
         entries = {name: entry for name, entry in entries.items() if not _remove(entry, unless_open)}
     book.rewrite(entries)
 
 
-def _is_alive(head: list[str], entries: dict[str, Entry], me: int) -> bool:
-    """Whether a process other than `me` maps that arena, or might, for all that can be seen from here."""
+def _is_alive(head: list[str], entries: dict[str, Entry], leaving: tuple[int, ...]) -> bool:
+    """Whether a process other than those maps that arena, or might, for all that can be seen from here."""
     _, namespace, major, minor, inode = head
     try:
         if str(os.stat("/proc/self/ns/pid").st_ino) != namespace:
@@ -439,7 +456,8 @@ def _is_alive(head: list[str], entries: dict[str, Entry], me: int) -> bool:
             return True
         makers = [str(entry.pid) for entry in entries.values()]
         mapping = f" {int(major):02x}:{int(minor):02x} {inode} ".encode()
-        return any(_maps(pid, mapping) for pid in _each_once(makers, os.listdir("/proc")) if pid != str(me))
+        pids = _each_once(makers, os.listdir("/proc"))
+        return any(_maps(pid, mapping) for pid in pids if int(pid) not in leaving)
     except OSError:
         return True
 

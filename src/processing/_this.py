@@ -96,6 +96,7 @@ class ThisProcess:
         self.counter = itertools.count(1)
         self.children: set[BaseProcess] = set()
         self.start_method: str | None = None
+        self.stands_in = False  # importing `multiprocessing` gives this package (standin.py)
         # While the child of a spawn prepares itself it must not start processes.
         self.inheriting = False
         self.lifeline = Lifeline()

@@ -6,12 +6,15 @@ holds about 1 MiB in each direction; `send` then blocks until the other side has
 
 EOFError means that no process holds the other end any more, be it closed, collected, or its processes killed, and that
 everything sent before has been read.
+
+Listener and Client (listener.py, client.py) connect programs that have no arena in common, through sockets.
 """
 
 from __future__ import annotations
 
 from . import _channel, _program, _sync
 from .errors import BufferTooShort
+from .framing import part_of
 from .synchronize import _Pickles, _tail
 
 TYPE_CHECKING = False  # as typing has it; importing that would make every start slower
@@ -20,9 +23,22 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+    from .client import Client
     from .counters import ConnectionStatistics
+    from .listener import Listener
 
-__all__ = ["Connection", "Pipe", "wait"]
+__all__ = ["Client", "Connection", "Listener", "Pipe", "wait"]
+
+# What is loaded when it is first asked for: most programs have no use for sockets.
+_LATER = {
+    "Client": "client",
+    "Listener": "listener",
+    "SocketConnection": "socketconnection",
+    "address_type": "socketaddresses",
+    "answer_challenge": "authentication",
+    "arbitrary_address": "socketaddresses",
+    "deliver_challenge": "authentication",
+}
 
 
 class Connection(_Pickles, _channel.EndBase):
@@ -70,21 +86,7 @@ class Connection(_Pickles, _channel.EndBase):
     def send_bytes(self, buf: Any, offset: int = 0, size: int | None = None) -> None:
         """Sends the bytes of a bytes-like object, or `size` of them from `offset` on, as one message."""
         self._check()
-        view = memoryview(buf)
-        if view.itemsize > 1 or view.ndim != 1:
-            view = view.cast("B")
-        length = len(view)
-        if offset < 0:
-            raise ValueError("offset is negative")
-        if offset > length:
-            raise ValueError("buffer length < offset")
-        if size is None:
-            size = length - offset
-        elif size < 0:
-            raise ValueError("size is negative")
-        elif offset + size > length:
-            raise ValueError("buffer length < offset + size")
-        self._send(bytes(view[offset : offset + size]), True)
+        self._send(bytes(part_of(buf, offset, size)), True)
 
     def recv_bytes(self, maxlength: int | None = None) -> bytes:
         """Blocks for the next message and returns its bytes.
@@ -184,3 +186,14 @@ def wait(object_list: Iterable[Any], timeout: float | None = None) -> list[Any]:
     from .doorbell import wait_for_any
 
     return wait_for_any(object_list, timeout)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        from importlib import import_module
+
+        value = globals()[name] = getattr(import_module(f"{__package__}.{_LATER[name]}"), name)
+        return value
+    from .standardnames import find
+
+    return find(__name__, name)

@@ -21,7 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from . import connection, counters, executor, local, pool, posixqueue, queues, sharing, synchronize
+    from . import (
+        connection,
+        counters,
+        executor,
+        local,
+        managers,
+        pool,
+        posixqueue,
+        queues,
+        sharing,
+        synchronize,
+    )
 
 __all__ = [
     "BaseContext",
@@ -305,6 +316,12 @@ class BaseContext:
 
         return LocalManager()
 
+    def Manager(self) -> managers.SyncManager:
+        """A started SyncManager: a process that holds objects, and makes proxies of them. See `processing.managers`."""
+        from .managers import Manager
+
+        return Manager(self.get_context())
+
     def share(self, obj: Any, *, name: str | None = None) -> sharing.Shared:
         """See `processing.share`."""
         from .sharing import share
@@ -467,3 +484,9 @@ def assert_spawning(obj: object) -> None:
         raise RuntimeError(
             f"{type(obj).__name__} objects should only be shared between processes through inheritance"
         )
+
+
+def __getattr__(name: str) -> Any:
+    from .standardnames import find
+
+    return find(__name__, name)

@@ -66,6 +66,19 @@ class Doorbell:
         self._socket.close()
 
 
+class SocketBell:
+    """A Doorbell for a socket that is read ahead: its descriptor is the socket's own."""
+
+    def __init__(self, connection: Any) -> None:
+        self.fileno = connection.fileno
+
+    def mine(self) -> bool:
+        return True
+
+    def refresh(self) -> None:
+        """Nothing to be done: the socket itself tells."""
+
+
 def _bell_of(handle: Any) -> Doorbell:
     bell: Doorbell | None = handle.doorbell
     if bell is None or not bell.mine():

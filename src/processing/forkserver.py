@@ -66,6 +66,11 @@ class ForkServer:
         self.lock = threading.Lock()
         self.watches_forks = False
 
+    @property
+    def _forkserver_pid(self) -> int | None:
+        """The zygote's pid under the standard library's name, in the process that started it."""
+        return self.pid or None
+
     def set_preload(self, names: Iterable[str]) -> None:
         names = list(names)
         if not all(type(name) is str for name in names):
@@ -129,7 +134,7 @@ class ForkServer:
         client, ours = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
             arena = _program.arena_fd()
-            code = f"from processing.forkserver import main; main({ours.fileno()}, {arena}, {len(data)})"
+            code = f"{spawn.FIND_US}from processing.forkserver import main; main({ours.fileno()}, {arena}, {len(data)})"
             command = [spawn.get_executable(), *util.interpreter_flags(), "-c", code]
             # Ctrl-C is not for the zygote, from its first moment on.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, STOP_SIGNAL})
@@ -146,7 +151,9 @@ class ForkServer:
             client.close()
             raise
         self.client = client
-        util.Finalize(None, self.stop, exitpriority=-1000)
+        util.shutdown.register()
+        if self.stop not in util.shutdown.last:
+            util.shutdown.last.append(self.stop)
 
     def _what_to_load(self) -> dict[str, Any]:
         """What the zygote is to import, and what it needs for that."""
@@ -158,6 +165,7 @@ class ForkServer:
         # Of this package, what is in use here: children will need it. The less, the quicker a fork.
         ours = [name for name in sys.modules if name.startswith("processing.") and ".cli" not in name]
         return {
+            "stands_in": this.stands_in,
             "main": main,
             "preload": list(dict.fromkeys([*NEEDED, *ours, *preload])),
             "sys_path": data["sys_path"],
@@ -188,10 +196,10 @@ class ForkServer:
 server = ForkServer()
 
 
-def set_forkserver_preload(module_names: Iterable[str]) -> None:
+def set_forkserver_preload(modules_names: Iterable[str]) -> None:
     """Modules that the fork server imports when it starts, so that children have them at once (default: `__main__`).
     What cannot be imported is left out. No effect on a fork server that runs already."""
-    server.set_preload(module_names)
+    server.set_preload(modules_names)
 
 
 def is_guarded(path: str | None) -> bool:
@@ -216,6 +224,10 @@ def main(requests: int, arena: int, length: int) -> None:
     data = zygote.read_start(length)
     sys.path[:] = data["sys_path"]
     sys.argv[:] = data["sys_argv"]
+    if data["stands_in"]:
+        from .standin import install
+
+        install()
     _preload(data["preload"], data["main"])
     util.close_stdin()
     zygote.run()
@@ -223,7 +235,22 @@ def main(requests: int, arena: int, length: int) -> None:
     os._exit(0)
 
 
+# What a module is told that makes shared objects when it is imported: as what cannot be imported, it is left to the
+# children. The zygote has no part in the program's memory.
+NOT_HERE = "the fork server, which imports this module for its children, cannot make shared objects"
+
+
 def _preload(names: list[str], main: dict[str, str]) -> None:
+    from . import _program
+
+    _program.refuse(NOT_HERE)
+    try:
+        _import_all(names, main)
+    finally:
+        _program.refuse(None)
+
+
+def _import_all(names: list[str], main: dict[str, str]) -> None:
     if "__main__" in names:
         this.inheriting = True
         try:
@@ -370,3 +397,9 @@ def _write(fd: int, kind: bytes, number: int) -> None:
         os.write(fd, RECORD.pack(kind, number))
     except OSError:
         pass  # who asked is gone
+
+
+def __getattr__(name: str) -> Any:
+    from .standardnames import find
+
+    return find(__name__, name)

@@ -287,6 +287,11 @@ class Pool(Submitting, Viewing):
 
     # -- The end
 
+    @staticmethod
+    def Process(ctx: Any, *args: Any, **kwds: Any) -> Any:
+        """A process of that context, as multiprocessing's pools make their workers; ours are made by a supervisor."""
+        return ctx.Process(*args, **kwds)
+
     def close(self) -> None:
         """No more calls: the workers end when all have been run. Does not wait; see `join`."""
         if self._state == RUN:
@@ -397,3 +402,9 @@ class ThreadPool(Pool):
         from .threadengine import ThreadEngine
 
         return ThreadEngine(*arguments[:3])
+
+
+def __getattr__(name: str) -> Any:
+    from .standardnames import find
+
+    return find(__name__, name)

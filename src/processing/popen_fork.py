@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .process import BaseProcess
 
-__all__: list[str] = []
+__all__ = ["Popen"]
 
 
 class Popen:
@@ -30,7 +30,7 @@ class Popen:
 
     method = "fork"
 
-    def __init__(self, process: BaseProcess) -> None:
+    def __init__(self, process_obj: BaseProcess) -> None:
         self.owner = os.getpid()
         self.pid = 0
         self.sentinel = -1
@@ -40,10 +40,10 @@ class Popen:
         self.stopped = False
         self.token = 0
         self.next_stop = 0.0
-        self.stoppable = process._stoppable
+        self.stoppable = process_obj._stoppable
         util.flush_std_streams()
         this.prepare_for_children()
-        self._launch(process)
+        self._launch(process_obj)
 
     # -- Starting
 
@@ -78,11 +78,17 @@ class Popen:
 
     # -- Watching
 
-    def poll(self) -> int | None:
-        """The exit code, None as long as the child runs (or if nobody can know). Does not block."""
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        """The exit code, None as long as the child runs (or if nobody can know). Does not block, unless `flag` is 0."""
+        if not flag & os.WNOHANG:
+            return self.wait()
         if self.returncode is None and not self.gone:
             self._collect()
         return self.returncode
+
+    def duplicate_for_child(self, fd: int) -> int:
+        """What to give to DupFd: a fork has all descriptors."""
+        return fd
 
     def has_ended(self) -> bool:
         """Whether the child has ended. Does not block."""
@@ -233,6 +239,9 @@ def _fork_beside_threads() -> tuple[int, int]:
     """The same, with one warning about it in the life of a process."""
     import warnings
 
+    if this.stands_in:  # an unmodified program hears what it would hear from multiprocessing
+        with this.forking:
+            return _fork()
     if not this.warned_of_threads:
         this.warned_of_threads = True
         others = threading.active_count() - 1

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 
-from . import util
+from . import popen_spawn_posix, util
 from ._this import STOPPED, this
 from .forkserver import ERROR, PID, RECORD, REQUEST, STATUS, server
-from .popen_spawn import SpawnPopen
 
-__all__: list[str] = []
+__all__ = ["Popen"]
 
 # The exit code of a child whose zygote was killed.
 UNKNOWN = 255
@@ -18,14 +17,14 @@ UNKNOWN = 255
 class NumberedFd:
     """A descriptor that came along with the request, by its number among those."""
 
-    def __init__(self, index: int) -> None:
-        self.index = index
+    def __init__(self, ind: int) -> None:
+        self.index = ind
 
     def detach(self) -> int:
         return server.inherited[self.index]
 
 
-class ForkServerPopen(SpawnPopen):
+class Popen(popen_spawn_posix.Popen):
     """A child of the zygote: its pid and its exit status come through the sentinel pipe."""
 
     method = "forkserver"

@@ -3,7 +3,7 @@
     Process.start()
       |  popen_fork         os.fork                                  (default)
       |  popen_forkserver   a request to the zygote, which forks
-      |  popen_spawn        a new interpreter
+      |  popen_spawn_posix        a new interpreter
       v
     child: _bootstrap() -> run() -> exit functions -> exit code
 
@@ -62,17 +62,17 @@ class AuthenticationString(bytes):
 def launcher(method: str) -> Callable[[BaseProcess], Any]:
     """What starts a process by `method`."""
     if method == "fork":
-        from .popen_fork import Popen
+        from . import popen_fork
 
-        return Popen
+        return popen_fork.Popen
     if method == "spawn":
-        from .popen_spawn import SpawnPopen
+        from . import popen_spawn_posix
 
-        return SpawnPopen
+        return popen_spawn_posix.Popen
     if method == "forkserver":
-        from .popen_forkserver import ForkServerPopen
+        from . import popen_forkserver
 
-        return ForkServerPopen
+        return popen_forkserver.Popen
     raise ValueError(f"cannot find context for {method!r}")
 
 
@@ -368,7 +368,7 @@ class BaseProcess:
         this.counter = itertools.count(1)
         this.children = set()
         this.ended_by_stop = False
-        util.finalizers.entries.clear()
+        util.finalizers.forget_inherited()
         if self.daemon:
             this.die_with_parent()
         util.close_stdin()
@@ -458,3 +458,9 @@ class _MainProcess(BaseProcess):
 
 
 this.current = _MainProcess()
+
+
+def __getattr__(name: str) -> Any:
+    from .standardnames import find
+
+    return find(__name__, name)

@@ -36,21 +36,54 @@ def __getattr__(name: str) -> Any:
         from .posixqueue import PosixQueue
 
         return PosixQueue
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .standardnames import find
+
+    return find(__name__, name)
 
 
 class _Queue(_Pickles, _channel.QueueBase):
     _layout = _sync.QUEUE
     _joinable: ClassVar[bool] = False
 
-    def __new__(cls, maxsize: int = 0, *, name: str | None = None, ctx: object = None) -> Any:
+    # The object is whole before __init__: a subclass whose own __init__ takes something else need not call this one.
+    def __new__(cls, *args: Any, **kwds: Any) -> Any:
+        self: Any = _new(cls, None)
+        self._init(0, cls._joinable)
+        return self
+
+    def __init__(self, maxsize: int = 0, *, name: str | None = None, ctx: object = None) -> None:
         if not isinstance(maxsize, int):
             raise TypeError(f"maxsize is an int, not {type(maxsize).__name__}")
         if maxsize < 0:
             raise ValueError(f"maxsize must be 0 (no limit) or above, not {maxsize}")
-        self: Any = _new(cls, name)
-        self._init(maxsize, cls._joinable)
-        return self
+        if maxsize:
+            self._init(maxsize, self._joinable)
+        if name:
+            self.name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        made = super().__reduce__()
+        state = self.__getstate__()
+        return (*made, state) if state else made
+
+    def __getstate__(self) -> Any:
+        """What a subclass wants to be sent besides the queue itself: nothing, unless it says so."""
+        return ()
+
+    def __setstate__(self, state: Any) -> None:
+        """Is given what `__getstate__` gave."""
+
+    @property
+    def _reader(self) -> Any:
+        from .queueends import Reader
+
+        return Reader(self)
+
+    @property
+    def _writer(self) -> Any:
+        from .queueends import Writer
+
+        return Writer(self)
 
     def statistics(self) -> QueueStatistics:
         """Counters, over all processes."""
@@ -85,18 +118,38 @@ class Queue(_Queue):
     in the queue.
     """
 
+    unused_is_empty = True
+
     def join_thread(self) -> None:
         """Does nothing: there is no thread. For compatibility with `multiprocessing`."""
 
     def cancel_join_thread(self) -> None:
         """Does nothing: there is no thread. For compatibility with `multiprocessing`."""
 
+    def __init_subclass__(cls, **kwds: Any) -> None:
+        super().__init_subclass__(**kwds)
+        if cls._on_queue_feeder_error is not Queue._on_queue_feeder_error:
+            from .queueends import telling
+
+            cls.put = telling(cls.put)  # type: ignore[method-assign]
+
+    @staticmethod
+    def _on_queue_feeder_error(e: BaseException, obj: object) -> None:
+        """For subclasses: one that has its own is told of what cannot be pickled, and `put` does not raise then."""
+        import traceback
+
+        traceback.print_exception(e)
+
+    def _terminate_broken(self) -> None:
+        """For `concurrent.futures`: nobody reads this queue any more."""
+        self.close()
+
 
 class BufferedQueue(Queue):
     """A queue whose `put` is guaranteed not to block: Queue() without a limit, by name."""
 
-    def __new__(cls, *, name: str | None = None, ctx: object = None) -> Any:
-        return super().__new__(cls, 0, name=name)
+    def __init__(self, *, name: str | None = None, ctx: object = None) -> None:
+        super().__init__(0, name=name)
 
 
 class JoinableQueue(Queue):
@@ -129,8 +182,8 @@ class JoinableQueue(Queue):
 class SimpleQueue(_Queue):
     """The least of a queue: `put`, `get`, `empty`, `close`, and the batches; without a limit."""
 
-    def __new__(cls, *, name: str | None = None, ctx: object = None) -> Any:
-        return super().__new__(cls, 0, name=name)
+    def __init__(self, *, name: str | None = None, ctx: object = None) -> None:
+        super().__init__(0, name=name)
 
 
 for _cls in (Queue, BufferedQueue, JoinableQueue, SimpleQueue):

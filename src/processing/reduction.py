@@ -65,17 +65,17 @@ class Reducers:
 
     def __init__(self) -> None:
         self.own: dict[type, Reducer] = {}
-        self.sources = (-1, -1)
+        self.sources = (-1, -1, -1)
         self.merged: dict[type, Reducer] | None = None
 
     def register(self, cls: type, reduce: Reducer) -> None:
         self.own[cls] = reduce
-        self.sources = (-1, -1)
+        self.sources = (-1, -1, -1)
 
     def table(self) -> dict[type, Reducer] | None:
         theirs = sys.modules.get("multiprocessing.reduction")
         foreign: dict[type, Reducer] = theirs.ForkingPickler._extra_reducers if theirs is not None else {}
-        sources = (len(foreign), len(copyreg.dispatch_table))
+        sources = (len(foreign), len(copyreg.dispatch_table), len(self.own))
         if sources != self.sources:
             extra = {
                 cls: reduce
@@ -95,8 +95,12 @@ reducers = Reducers()
 class ForkingPickler(_Pickler):
     """A pickler that honours registered reducers. Protocol 5 unless told otherwise."""
 
-    def __init__(self, file: Any, protocol: int | None = None, **options: Any) -> None:
-        super().__init__(file, PROTOCOL if protocol is None else protocol, **options)
+    # Under the standard library's names, for those who look there.
+    _extra_reducers = reducers.own
+    _copyreg_dispatch = copyreg.dispatch_table
+
+    def __init__(self, file: Any, protocol: int | None = None, *args: Any, **options: Any) -> None:
+        super().__init__(file, PROTOCOL if protocol is None else protocol, *args, **options)
         table = reducers.table()
         if table is not None:
             self.dispatch_table = table
@@ -385,11 +389,11 @@ def _parts_of_reduction(obj: Any, known: dict[str, Any]) -> list[tuple[str, Any]
     return found
 
 
-# ---- Descriptors, while a process is being started ------------------------------------------------------------------
+# ---- Descriptors and sockets ----------------------------------------------------------------------------------------
 
 
 class Spawning(threading.local):
-    """`popen` is what starts a child in this thread just now, None otherwise: some things pickle only meanwhile."""
+    """`popen` is what starts a child in this thread just now, None otherwise: some things go along with a start."""
 
     popen: Any = None
 
@@ -398,34 +402,77 @@ spawning = Spawning()
 
 
 def DupFd(fd: int) -> Any:
-    """Something to pickle in place of descriptor `fd`; its `detach()` is the descriptor in the child.
+    """Something to pickle in place of descriptor `fd`; its `detach()` is the descriptor in the process that gets it.
 
-    Only while a process is being started: raises RuntimeError at other times.
+    Within `__reduce__`: while a process is being started it inherits `fd`; otherwise a duplicate goes with the message
+    (processing.descriptors.Descriptor, which raises RuntimeError if it is pickled for anything else).
     """
     popen = spawning.popen
     if popen is None:
-        raise RuntimeError(
-            f"descriptor {fd} can be handed to a process only while that process is being started: "
-            "pass it in the arguments of Process(...)"
-        )
+        from .descriptors import Descriptor
+
+        return Descriptor(fd)
     return popen.DupFd(popen.duplicate_for_child(fd))
 
 
 def _reduce_socket(sock: socket.socket) -> Any:
-    return _rebuild_socket, (DupFd(sock.fileno()), int(sock.family), int(sock.type), sock.proto)
+    fd = sock.fileno()
+    if fd < 0:
+        raise ValueError(f"a closed socket cannot be sent: {sock!r}")
+    facts = (DupFd(fd), int(sock.family), int(sock.type), sock.proto, sock.gettimeout())
+    if type(sock) is sys.modules["socket"].socket:
+        return _rebuild_socket, facts
+    return _rebuild_socket, (*facts, type(sock)), getattr(sock, "__dict__", None) or None
 
 
-def _rebuild_socket(descriptor: Any, family: int, type: int, proto: int) -> socket.socket:
+def _refuse_tls(sock: Any) -> Any:
+    raise TypeError(
+        f"{sock!r} cannot be sent: the state of its encryption lies in this process. Send the plain socket, and wrap "
+        "it where it is used"
+    )
+
+
+def _rebuild_socket(
+    descriptor: Any, family: int, type: int, proto: int, timeout: float | None, cls: Any = None
+) -> socket.socket:
     import socket
 
-    return socket.socket(family, type, proto, fileno=descriptor.detach())
+    sock: socket.socket = socket.socket.__new__(cls or socket.socket)
+    fd = descriptor.detach()
+    try:
+        socket.socket.__init__(sock, family, type, proto, fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    # Whether it blocks belongs to what all duplicates share: as it was. How long it waits belongs to the object.
+    if sock.gettimeout() != timeout:
+        sock.settimeout(timeout)
+    return sock
 
 
 def register_sockets() -> bool:
-    """Registers the reducer of sockets as soon as there can be one (importing `socket` for it would be slow). True if
-    this changed anything."""
+    """Registers the reducers of sockets, and of their subclasses, as soon as there can be some (importing `socket` for
+    it would be slow). True if this changed anything."""
     module = sys.modules.get("socket")
-    if module is None or module.socket in reducers.own:
+    if module is None:
         return False
-    register(module.socket, _reduce_socket)
-    return True
+    tls: Any = getattr(sys.modules.get("ssl"), "SSLSocket", ())
+    changed = False
+    todo = [module.socket]
+    while todo:
+        cls = todo.pop()
+        todo += cls.__subclasses__()
+        # One that says itself how it is pickled is left alone.
+        if cls not in reducers.own and all(
+            getattr(cls, name) is getattr(module.socket, name)
+            for name in ("__getstate__", "__reduce__", "__reduce_ex__")
+        ):
+            register(cls, _refuse_tls if issubclass(cls, tls) else _reduce_socket)
+            changed = True
+    return changed
+
+
+def __getattr__(name: str) -> Any:
+    from .standardnames import find
+
+    return find(__name__, name)

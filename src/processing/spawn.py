@@ -34,6 +34,9 @@ __all__ = [
 
 FLAG = "--processing-fork"
 
+# A new interpreter need not find this package where this one has found it (a changed sys.path).
+FIND_US = f"import sys; sys.path.append({os.path.dirname(os.path.dirname(os.path.abspath(__file__)))!r}); "
+
 UNGUARDED = """\
 processes are started by code that runs again when a child imports the main module: let only the main program run it,
 
@@ -52,9 +55,9 @@ class Executable:
 executable = Executable()
 
 
-def set_executable(path: str | bytes | os.PathLike[str]) -> None:
+def set_executable(exe: str | bytes | os.PathLike[str]) -> None:
     """The Python interpreter with which spawn and the fork server start (default: `sys.executable`)."""
-    executable.path = os.fsdecode(path)
+    executable.path = os.fsdecode(exe)
 
 
 def get_executable() -> str:
@@ -78,7 +81,7 @@ def get_command_line(**numbers: int) -> list[str]:
     if getattr(sys, "frozen", False):
         return [sys.executable, FLAG, *(f"{name}={value}" for name, value in numbers.items())]
     arguments = ", ".join(f"{name}={value}" for name, value in numbers.items())
-    code = f"from processing.spawn import spawn_main; spawn_main({arguments})"
+    code = f"{FIND_US}from processing.spawn import spawn_main; spawn_main({arguments})"
     return [get_executable(), *util.interpreter_flags(), "-c", code, FLAG]
 
 
@@ -102,6 +105,8 @@ def get_preparation_data(name: str) -> dict[str, Any]:
         "dir": os.getcwd(),
         "start_method": this.start_method or "fork",
     }
+    if this.stands_in:
+        data["stands_in"] = True
     if util.log.logger is not None:
         data["log_level"] = util.log.logger.getEffectiveLevel()
     main_name = getattr(getattr(main, "__spec__", None), "name", None)
@@ -257,6 +262,10 @@ def prepare(data: dict[str, Any]) -> None:
     os.chdir(data["dir"])
     this.original_dir = data["orig_dir"]
     this.start_method = data["start_method"]
+    if "stands_in" in data:
+        from .standin import install
+
+        install()
     import_main(data)
 
 
@@ -280,16 +289,16 @@ def _main_from_name(name: str) -> None:
     _become_main(runpy.run_module(name, run_name="__mp_main__", alter_sys=True))
 
 
-def import_main_path(path: str) -> None:
+def import_main_path(main_path: str) -> None:
     """`python path` in the parent: the file is run here under another name, so that what is guarded does not run."""
     # ipython's start script had no guard for long.
-    if os.path.splitext(os.path.basename(path))[0] == "ipython":
+    if os.path.splitext(os.path.basename(main_path))[0] == "ipython":
         return
-    if getattr(sys.modules["__main__"], "__file__", None) == path:
+    if getattr(sys.modules["__main__"], "__file__", None) == main_path:
         return  # forked from a process that has done it
     import runpy
 
-    _become_main(runpy.run_path(path, run_name="__mp_main__"))
+    _become_main(runpy.run_path(main_path, run_name="__mp_main__"))
 
 
 def _become_main(content: dict[str, Any]) -> None:
@@ -301,3 +310,9 @@ def _become_main(content: dict[str, Any]) -> None:
 
 # Kept: their functions may be running, and a module that is collected takes its globals with it.
 old_mains: list[Any] = []
+
+
+def __getattr__(name: str) -> Any:
+    from .standardnames import find
+
+    return find(__name__, name)

@@ -397,3 +397,9 @@ for _cls, _base in (
     (BoundedSemaphore, _native.BoundedSemaphore),
 ):
     _native.own(_cls, _base)
+
+
+def __getattr__(name: str) -> Any:
+    from .standardnames import find
+
+    return find(__name__, name)

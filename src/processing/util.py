@@ -7,7 +7,7 @@ State and its owners:
     after_fork  an AfterFork: what objects want done in a forked child
     shutdown    a Shutdown: the order of events at the end of a process; atexit calls it
 
-None of this starts anything when imported; atexit learns of `shutdown` with the first finalizer or child.
+None of this starts anything when imported; atexit learns of `shutdown`.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Log:
     """The package's logger. Costs one test of an attribute as long as nobody has asked for it."""
 
     def __init__(self) -> None:
+        self.name = LOGGER_NAME
         self.logger: logging.Logger | None = None
         self.to_stderr = False
 
@@ -63,7 +64,7 @@ class Log:
         if self.logger is None:
             import logging
 
-            logger = logging.getLogger(LOGGER_NAME)
+            logger = logging.getLogger(self.name)
             logger.propagate = False
             self.logger = logger
             # Run before logging's own exit function, which closes the handlers.
@@ -113,20 +114,20 @@ def log_to_stderr(level: int | str | None = None) -> logging.Logger:
     return log.add_stderr_handler(level)
 
 
-def sub_debug(message: str, *args: object) -> None:
-    log.write(SUBDEBUG, message, *args)
+def sub_debug(msg: str, *args: object) -> None:
+    log.write(SUBDEBUG, msg, *args)
 
 
-def debug(message: str, *args: object) -> None:
-    log.write(DEBUG, message, *args)
+def debug(msg: str, *args: object) -> None:
+    log.write(DEBUG, msg, *args)
 
 
-def info(message: str, *args: object) -> None:
-    log.write(INFO, message, *args)
+def info(msg: str, *args: object) -> None:
+    log.write(INFO, msg, *args)
 
 
-def sub_warning(message: str, *args: object) -> None:
-    log.write(SUBWARNING, message, *args)
+def sub_warning(msg: str, *args: object) -> None:
+    log.write(SUBWARNING, msg, *args)
 
 
 # ---- After a fork ---------------------------------------------------------------------------------------------------
@@ -189,6 +190,13 @@ class Finalizers:
                     traceback.print_exc()
         if minpriority is None:
             self.entries.clear()
+
+    def forget_inherited(self) -> None:
+        """Keeps those that were made in this process, for what came in the arguments of its start."""
+        pid = os.getpid()
+        for key, finalizer in list(self.entries.items()):
+            if finalizer._pid != pid:
+                self.entries.pop(key, None)
 
 
 finalizers = Finalizers()
@@ -273,6 +281,7 @@ class Shutdown:
     def __init__(self) -> None:
         self.exiting = False
         self.registered = False
+        self.last: list[Callable[[], object]] = []  # after all finalizers
         # Set by the layer that has children.
         self.end_children: Callable[[], None] = lambda: None
         self.end_program: Callable[[], None] = lambda: None
@@ -292,6 +301,7 @@ class Shutdown:
         itself will run."""
         atexit._clear()
         finalizers.entries.clear()
+        self.last.clear()
         self.exiting = self.registered = False
         self.register()
 
@@ -303,12 +313,17 @@ class Shutdown:
         finalizers.run(0)
         self.end_children()
         finalizers.run()
+        while self.last:
+            self.last.pop()()
         self.end_program()
         if (program := sys.modules.get("processing._program")) is not None:
             program.leave()
 
 
 shutdown = Shutdown()
+# Now, as in the standard library: exit functions that a program registers later run before, and may still reach the
+# children that this waits for.
+shutdown.register()
 _exit_function = shutdown.run
 
 
@@ -452,3 +467,9 @@ def interpreter_flags() -> list[str]:
     for name, value in sys._xoptions.items():
         args += ["-X", name if value is True else f"{name}={value}"]
     return args
+
+
+def __getattr__(name: str) -> Any:
+    from .standardnames import find
+
+    return find(__name__, name)

@@ -58,6 +58,8 @@ static inline void pz_relax(void)
 /* What the core asks of the operating system; tests inject their own. */
 typedef struct pz_ops {
     uint64_t (*now)(void);
+    /* Lets others have the CPU that want it. */
+    void (*yield)(void);
     /* Sleeps while *word == expected, at most until the deadline: 0, -EAGAIN, -EINTR or -ETIMEDOUT. */
     int (*futex_wait)(pz_u32 *word, uint32_t expected, uint64_t deadline);
     /* Wakes at most `count` sleepers; returns how many. */

@@ -37,6 +37,7 @@ GROUPS = {
     "waking": Group("Two processes or threads that wait for each other in turn, waits per second"),
     "values": Group("Shared numbers read, written and updated under their lock, per second"),
     "containers": Group("Small values in a shared dict, per second"),
+    "managed": Group("Items and values that the server of a manager holds, calls per second"),
     "sizes": Group(
         "Memory of a million entries of a shared dict, in bytes of their keys and values", "times", 1
     ),
@@ -49,6 +50,7 @@ GROUPS = {
     "deaths": Group(
         "From a worker's SIGKILL to the exception of the call that it ran, milliseconds", "ms", 1e3
     ),
+    "manager-starts": Group("Managers started, used once and shut down, per second"),
     "starts": Group("Processes started and joined, per second"),
     "imports": Group("Time to import, milliseconds", "ms", 1e3),
 }

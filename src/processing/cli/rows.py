@@ -1,4 +1,4 @@
-"""The rows of the speed table but for those of pools (rows_pool.py), and how they are selected."""
+"""The rows of the speed table, and how they are selected; those of pools and managers are in files of their own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from . import loops, loops_arrays, loops_containers, loops_values
 from .row import GROUPS, STANDARD_LIBRARY, Bar, Row
+from .rows_managers import MANAGER_ROWS
 from .rows_pool import POOL_ROWS
 
 __all__ = ["GROUPS", "ROWS", "STANDARD_LIBRARY", "Bar", "Row", "select"]
@@ -270,6 +271,7 @@ ROWS = (
         count=1,
         fixed=True,
     ),
+    *MANAGER_ROWS,
     *POOL_ROWS,
     Row(
         "start-fork",

@@ -1,4 +1,4 @@
-"""`python -m processing tour`: what the package does: the introduction's programs, a picture, two real jobs.
+"""`python -m processing tour`: what the package does: the introduction's programs, managers, a picture, two real jobs.
 
 The programs are the files in programs/, run as scripts by a Python of their own, the way a user would run them. With
 --start-method they get the one line that a user would add, and show it.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from .terminal import Terminal
 
-__all__ = ["PICTURE", "PROGRAMS", "Program", "main", "source_of"]
+__all__ = ["MANAGERS", "PICTURE", "PROGRAMS", "Program", "main", "source_of"]
 
 FOLDER = Path(__file__).parent / "programs"
 GUARD = "if __name__ == '__main__':\n"
@@ -60,9 +60,29 @@ PROGRAMS = (
         "LocalManager makes values, structs and arrays that processes use at the speed of memory. There is no server.",
     ),
     Program(
+        "managed_objects.py",
+        "Objects in a server process",
+        "Manager starts a process that holds objects. Others use them through proxies, which can be sent anywhere.",
+    ),
+    Program(
         "using_pool.py",
         "A pool of workers",
         "Pool has the methods of the standard library's. Calls reach its workers through one ring in shared memory.",
+    ),
+)
+
+MANAGERS = (
+    Program(
+        "customised_manager.py",
+        "A manager of one's own types",
+        "The Bank and its Accounts stay in the server. What account() gives is a proxy, and rob() cannot be called.",
+    ),
+    Program(
+        "across_network.py",
+        "A work queue across a network",
+        "The server with the queues and the client with the workers are two programs, each in a network namespace of\n"
+        "its own: as if on two machines, connected by one cable. Where that is not allowed they use the loopback\n"
+        "interface, and say so.",
     ),
 )
 
@@ -165,9 +185,10 @@ def show_picture(options: argparse.Namespace, folder: Path, terminal: Terminal) 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="python -m processing tour",
-        description="Runs the introduction's programs, shows their source and output, has several processes draw a "
-        "picture, then does two real jobs on this Python's standard library: a pool counts its words, and several "
-        "processes fed through a queue compute the checksums of its files.",
+        description="Runs the introduction's programs, shows their source and output, the same of a customised "
+        "manager and of a work queue across a network, has several processes draw a picture, then does two real jobs "
+        "on this Python's standard library: a pool counts its words, and several processes fed through a queue compute "
+        "the checksums of its files.",
         epilog="Other commands: bench, doctor (`python -m processing --help`).",
     )
     result.add_argument(
@@ -196,7 +217,7 @@ def main(arguments: list[str]) -> int:
 
     failed = []
     with tempfile.TemporaryDirectory(prefix="processing-tour-") as folder:
-        for program in PROGRAMS:
+        for program in PROGRAMS + MANAGERS:
             if not show(program, options.start_method, Path(folder), terminal):
                 failed.append(program.file)
         if not show_picture(options, Path(folder), terminal):

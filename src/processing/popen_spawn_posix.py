@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from . import spawn
+from . import popen_fork, spawn
 from ._this import this
-from .popen_fork import Popen, block_stop, restore_mask
+from .popen_fork import block_stop, restore_mask
 
 TYPE_CHECKING = False  # as typing has it; importing that would make every child slower
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .process import BaseProcess
 
-__all__: list[str] = []
+__all__ = ["Popen"]
 
 
 class InheritedFd:
@@ -28,7 +28,7 @@ class InheritedFd:
         return self.fd
 
 
-class SpawnPopen(Popen):
+class Popen(popen_fork.Popen):
     """A child with an interpreter of its own. It inherits the arena, its ends of the two pipes, and what was pickled
     as a descriptor; nothing else."""
 
