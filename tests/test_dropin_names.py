@@ -32,6 +32,7 @@ NOT_LINUX = ("popen_spawn_win32",)
 # What the runtime of Python passes and nobody else: the signatures of these are not looked at.
 NOT_COMPARED = frozenset(
     {"__class__", "__new__", "__init_subclass__", "__subclasshook__", "__getattr__", "__exit__", "__call__"}
+    | {"__class_getitem__"}
 )
 
 

@@ -25,8 +25,11 @@ cdef class QueueBase(Handle):
     unused_is_empty = False
     cdef list received  # taken in a batch with one that could not be unpickled, and not yet handed out
 
-    def _init(self, uint64_t maxsize, bint joinable):
-        check(pz_ring_init(proc, <pz_ring *>self.at, maxsize, 0, PZ_RING_JOINABLE if joinable else 0), self)
+    def _init(self, bint joinable):
+        check(pz_ring_init(proc, <pz_ring *>self.at, 0, 0, PZ_RING_JOINABLE if joinable else 0), self)
+
+    def _limit(self, uint64_t maxsize):
+        self.ring().max_items = maxsize
 
     cdef pz_ring *ring(self) except NULL:
         if self.at == NULL or self.closed:

@@ -48,7 +48,7 @@ class _Queue(_Pickles, _channel.QueueBase):
     # The object is whole before __init__: a subclass whose own __init__ takes something else need not call this one.
     def __new__(cls, *args: Any, **kwds: Any) -> Any:
         self: Any = _new(cls, None)
-        self._init(0, cls._joinable)
+        self._init(cls._joinable)
         return self
 
     def __init__(self, maxsize: int = 0, *, name: str | None = None, ctx: object = None) -> None:
@@ -57,7 +57,7 @@ class _Queue(_Pickles, _channel.QueueBase):
         if maxsize < 0:
             raise ValueError(f"maxsize must be 0 (no limit) or above, not {maxsize}")
         if maxsize:
-            self._init(maxsize, self._joinable)
+            self._limit(maxsize)
         if name:
             self.name = name
 
