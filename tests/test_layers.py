@@ -53,6 +53,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"feeding", "results", "threadengine"}),
     frozenset({"engine"}),
     frozenset({"iterators", "futures"}),
+    frozenset({"poolqueues"}),
     frozenset({"submission"}),
     frozenset({"poolviews"}),
     frozenset({"pool"}),
@@ -96,6 +97,7 @@ UPWARDS: dict[tuple[str, str], str] = {
     ("pool", "context"): "how many CPUs there are",
     ("workersettings", "context"): "how many CPUs there are",
     ("reduction", "descriptors"): "outside of the start of a process, descriptors go with messages",
+    ("poolqueues", "pool"): "the exception for unpicklable results is there",
     ("remote", "pool"): "the standard library has its exception for unpicklable results there",
     ("synchronize", "process"): "the repr of a lock names the process that holds it",
 }

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+    from .poolqueues import OwnQueues
+
 __all__ = ["MaybeEncodingError", "Pool", "PoolStatistics", "ThreadPool"]
 
 # Also found here in the standard library.
@@ -178,10 +180,15 @@ class Pool(Submitting, Viewing):
         self._pid = os.getpid()
         self._closing = False
         self._ranks = threading.Lock()  # over which workers there are to be
+        initargs = tuple(initargs)
+        own = None
+        if type(self)._setup_queues is not Pool._setup_queues:
+            own = self._own_queues(context)
+            initializer, initargs = own.initializer(initializer, initargs)
         arguments = (
             processes,
             initializer,
-            tuple(initargs),
+            initargs,
             maxtasksperchild,
             context,
             {
@@ -196,7 +203,8 @@ class Pool(Submitting, Viewing):
         )
         self._engine = engine = self._make_engine(*arguments)
         self._jobs = Jobs(engine)
-        self._call = engine.call
+        self._own = own
+        self._call = engine.call if own is None else self._call_through
         self._finalize = util.Finalize(self, _end, (engine, self._jobs), exitpriority=15)
         util.register_after_fork(self, Pool._disown)
         if logs is not False:
@@ -205,6 +213,21 @@ class Pool(Submitting, Viewing):
 
     def _make_engine(self, *arguments: Any) -> Any:
         return _engine(*arguments)
+
+    def _setup_queues(self) -> None:
+        """A subclass may make queues here, `_inqueue` and `_outqueue`, that pickle calls and results in a way of their
+        own: of pipes of `self._ctx`, with the end that is written to as `_writer`. As in the standard library."""
+
+    def _own_queues(self, context: Any) -> OwnQueues:
+        from .context import default_context
+        from .poolqueues import OwnQueues
+
+        return OwnQueues(self, context or default_context)
+
+    def _call_through(self, job: int, func: Any, args: Any, kwds: Any, timeout: float, retries: int) -> None:
+        assert self._own is not None
+        run, arguments = self._own.call(func, args, kwds)
+        self._engine.call(job, run, arguments, {}, timeout, retries)
 
     # The default arguments stay reachable while the interpreter tears the module down.
     def __del__(self, _warn: Any = warnings.warn, RUN: str = RUN) -> None:

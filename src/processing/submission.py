@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .jobs import Jobs
+    from .poolqueues import OwnQueues
 
 __all__ = ["Submitting", "checked_retries", "checked_timeout"]
 
@@ -30,6 +31,7 @@ class Submitting:
     _cap: int  # calls in a batch
     _numbers: Iterator[int]  # of jobs
     _call: Callable[..., object]  # the engine's
+    _own: OwnQueues | None
 
     def _check_running(self) -> None:
         raise NotImplementedError
@@ -190,6 +192,8 @@ class Submitting:
     ) -> MapResult:
         self._check_running()
         items = iterable if type(iterable) is range else list(iterable)
+        if (own := self._own) is not None:
+            items, func, star = list(own.items(func, items, star)), own.run, False
         feed = self._feed(func, star, SIZE_MAX if chunksize is None else max(1, chunksize), timeout, retries)
         jobs = self._jobs
         bar = make_bar(len(items), progress)
@@ -274,8 +278,10 @@ class Submitting:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         if window is not None and window < 1:
             raise ValueError(f"window must be at least 1, not {window}")
-        feed = self._feed(func, star, SIZE_MAX if chunksize == 1 else chunksize, timeout, retries)
         bar = make_bar(length_of(iterable), progress)
+        if (own := self._own) is not None:
+            iterable, func, star = own.items(func, iterable, star), own.run, False
+        feed = self._feed(func, star, SIZE_MAX if chunksize == 1 else chunksize, timeout, retries)
         return cls(self, self._jobs, feed, iterable, chunksize, window, bar)
 
 
