@@ -70,6 +70,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"segmentmanager", "managers"}),
     frozenset({"context"}),
     frozenset({"standardnames", "standin"}),
+    frozenset({"joblib"}),
     frozenset({"standinkept"}),
     frozenset({""}),  # processing/__init__.py: the public names
     frozenset({"cli", "__main__"}),

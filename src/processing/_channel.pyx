@@ -213,7 +213,11 @@ cdef class EndBase(Handle):
         cdef pz_ring *ring = self.reading()
         if not pz_ring_is_empty(ring):
             return True
-        return wait_items(ring, deadline_of(timeout)) != -ETIMEDOUT
+        if wait_items(ring, deadline_of(timeout)) != -ETIMEDOUT:
+            return True
+        # Whoever asks again and again, without waiting, learns of a death, too.
+        pz_sweep_sometimes(proc)
+        return is_ready(ring)
 
     def _bell(self, bint on):
         return bell(self.reading(), on)

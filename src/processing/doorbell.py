@@ -89,8 +89,13 @@ def _bell_of(handle: Any) -> Doorbell:
 
 
 def descriptor_of(handle: Any) -> int:
-    """The descriptor of a queue or connection in this process, made at the first call."""
-    return _bell_of(handle).fileno()
+    """The descriptor of a queue or connection in this process, made at the first call.
+
+    Each call sets it right: it may have been rung for what another process has taken meanwhile.
+    """
+    bell = _bell_of(handle)
+    bell.refresh()
+    return bell.fileno()
 
 
 def forget(handle: Any) -> None:
