@@ -17,6 +17,8 @@ import pytest
 import processing
 from helpers import LIMIT, child, children, ended, kill, output_of, until
 
+pytestmark = pytest.mark.ends
+
 np = pytest.importorskip("numpy")
 
 from hypothesis import given  # noqa: E402

@@ -14,6 +14,8 @@ import processing
 from helpers import LIMIT, SHORT, Flag, child, children, ended, kill, take_seconds, until, until_asleep
 from processing.connection import wait
 
+pytestmark = pytest.mark.ends
+
 
 def end_badly(how: str, flag: Flag) -> None:
     """The end of the calling process, or, for "killed", waiting for it."""

@@ -22,6 +22,8 @@ from helpers import LIMIT, SHORT, child, ended, kill, run_program, until, until_
 from manager_helpers import Doing, count, in_child, started
 from processing.managers import SyncManager
 
+pytestmark = pytest.mark.ends
+
 LOCKS = ("Lock", "RLock", "Condition")
 
 
@@ -444,7 +446,11 @@ def call_and_tell(proxy: Any, method: str, ready: Any) -> Any:
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("how", ["kill", "terminate"])
+@pytest.mark.parametrize(
+    ("start_method", "how"),
+    [("fork", "kill"), ("spawn", "kill"), ("forkserver", "terminate")],
+    indirect=["start_method"],
+)
 def test_the_server_is_killed(start_method: Any, how: str) -> None:
     made = WithSlow(ctx=start_method)
     with made:

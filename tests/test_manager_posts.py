@@ -23,6 +23,8 @@ from processing import managerchannels
 from processing.managedqueue import ShutDown
 from processing.managers import SyncManager, batch
 
+pytestmark = pytest.mark.ends
+
 MANY = 2000
 
 

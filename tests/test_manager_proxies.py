@@ -20,6 +20,8 @@ from helpers import LIMIT, SHORT, child, children, ended, kill, until
 from manager_helpers import Doing, count, in_child, run_in_child, started
 from processing.managers import BaseProxy, SyncManager, awaitable, batch
 
+pytestmark = pytest.mark.ends
+
 
 @pytest.fixture
 def manager() -> Iterator[Any]:

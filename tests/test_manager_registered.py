@@ -16,6 +16,8 @@ from manager_helpers import Doing, count, in_child, run_in_child, started
 from processing import ProcessError
 from processing.managers import BaseManager, BaseProxy, RemoteError, SyncManager
 
+pytestmark = pytest.mark.ends
+
 
 @pytest.fixture
 def each(start_method: Any) -> Iterator[Any]:

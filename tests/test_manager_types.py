@@ -16,6 +16,8 @@ from helpers import LIMIT, SHORT, children, ended, until
 from manager_helpers import Doing, in_child, run_in_child, started
 from processing.managers import RemoteError, SyncManager
 
+pytestmark = pytest.mark.ends
+
 
 @pytest.fixture
 def manager() -> Iterator[Any]:

@@ -6,13 +6,14 @@ import gc
 import os
 import pickle
 import select
+import signal
 import threading
 from typing import Any
 
 import pytest
 
 import processing
-from helpers import LIMIT, SHORT, Flag, child, ended, take_seconds, until_asleep
+from helpers import LIMIT, SHORT, Flag, child, ended, take_seconds, until, until_asleep
 
 VALUES = [None, True, 0, -5, 10**30, 1.5, "", "text", b"", b"bytes", [1, [2]], {"a": (1,)}, "x" * 256]
 
@@ -228,6 +229,43 @@ def test_poll(pair: Any) -> None:
     assert second.poll(LIMIT) is True
     assert second.recv() == 1
     assert second.poll() is False
+
+
+def test_asking_again_and_again_shows_a_death() -> None:
+    """Nobody waits here for the process, or in the pipe."""
+    ours, theirs = processing.Pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            ours.close()
+            signal.pause()
+        finally:
+            os._exit(1)
+    theirs.close()
+    assert ours.poll() is False
+    os.kill(pid, signal.SIGKILL)
+    until(ours.poll)
+    with pytest.raises(EOFError):
+        ours.recv()
+    os.waitpid(pid, 0)
+    ours.close()
+
+
+def take_one(queue: Any) -> None:
+    queue.get()
+
+
+def test_a_descriptor_that_is_asked_for_is_right() -> None:
+    """Another process has taken meanwhile what it was rung for."""
+    queue = processing.SimpleQueue()
+    number = queue.fileno()
+    queue.put(1)
+    assert select.select([number], [], [], LIMIT)[0] == [number]
+    with child(processing, take_one, queue) as process:
+        ended(process)
+    assert select.select([queue], [], [], 0)[0] == []
+    queue.put(2)
+    assert select.select([queue], [], [], LIMIT)[0] == [queue]
 
 
 def send_when_told(connection: Any, go: Flag) -> None:

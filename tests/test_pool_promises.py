@@ -30,6 +30,8 @@ import processing
 from helpers import LIMIT, until
 from processing import Pool, ProcessPoolExecutor, RemoteError, TaskTimeout, WorkerDied
 
+pytestmark = pytest.mark.ends
+
 PROGRAM = """
 import os, time
 import processing

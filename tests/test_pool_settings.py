@@ -21,6 +21,8 @@ from helpers import until
 from processing.errors import WorkerDied
 from processing.pool import Pool, ThreadPool
 
+pytestmark = pytest.mark.ends
+
 MB = 1 << 20
 METHODS = ["fork", "forkserver", "spawn"]
 

@@ -21,6 +21,8 @@ from helpers import LIMIT, until
 from processing.errors import WorkerDied
 from processing.pool import Pool, ThreadPool
 
+pytestmark = pytest.mark.ends
+
 METHODS = ["fork", "forkserver", "spawn"]
 
 

@@ -481,3 +481,23 @@ def test_the_fork_beside_threads_is_warned_of_once(tmp_path: Path) -> None:
     assert done.stderr.count("Warning") == 1
     assert "program.py:8: RuntimeWarning" in done.stderr
     assert "forkserver" in done.stderr
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_exit_functions_of_the_program_still_reach_its_children(tmp_path: Any, method: str) -> None:
+    """The program's own run before its children are waited for."""
+    text = """
+    import atexit, sys
+    import processing
+
+    def serve(requests):
+        while requests.get() is not None:
+            pass
+
+    if __name__ == "__main__":
+        requests = processing.Queue()
+        atexit.register(requests.put, None)
+        processing.get_context(sys.argv[1]).Process(target=serve, args=(requests,)).start()
+        print("end")
+    """.replace("sys.argv[1]", repr(method))
+    assert output_of(tmp_path, text) == ["end"]

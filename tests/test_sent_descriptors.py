@@ -30,6 +30,8 @@ from processing import _program, fdkeeper
 from processing.descriptors import Descriptor, keeper, reduce_fd
 from processing.reduction import DupFd
 
+pytestmark = pytest.mark.ends
+
 
 @contextmanager
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:

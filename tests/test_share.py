@@ -18,6 +18,8 @@ import processing
 from helpers import LIMIT, child, children, ended, kill, output_of, until
 from processing.sharing import Shared
 
+pytestmark = pytest.mark.ends
+
 MIB = 1 << 20
 
 

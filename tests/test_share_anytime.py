@@ -14,6 +14,8 @@ import processing
 from helpers import LIMIT, Flag, child, ended, run_program
 from processing.connection import wait
 
+pytestmark = pytest.mark.ends
+
 KINDS: dict[str, tuple[Any, ...]] = {
     "Lock": (),
     "RLock": (),

@@ -18,6 +18,8 @@ import processing
 from helpers import Flag, child, children, ended, kill, until
 from processing.values import SharedArray
 
+pytestmark = pytest.mark.ends
+
 INTEGERS = "bBhHiIlLqQnN"
 OF_ARRAY = "bBuhHiIlLqQfd" + ("w" if sys.version_info >= (3, 13) else "")
 ALL = "bBuwhHiIlLqQfd?cenN"

@@ -23,6 +23,8 @@ from processing.cgroups import OutOfMemory
 from processing.supervisionmessages import BROKEN, CANCELLED, LOST, TIMEOUT, WORKER
 from processing.supervisor import SupervisorOptions, start_supervisor
 
+pytestmark = pytest.mark.ends
+
 
 class Running:
     """A pool with its supervisor."""

@@ -204,7 +204,7 @@ class Pool(Submitting, Viewing):
         self._engine = engine = self._make_engine(*arguments)
         self._jobs = Jobs(engine)
         self._own = own
-        self._call = engine.call if own is None else self._call_through
+        self._call = engine.call if own is None else own.call_of(engine)
         self._finalize = util.Finalize(self, _end, (engine, self._jobs), exitpriority=15)
         util.register_after_fork(self, Pool._disown)
         if logs is not False:
@@ -223,11 +223,6 @@ class Pool(Submitting, Viewing):
         from .poolqueues import OwnQueues
 
         return OwnQueues(self, context or default_context)
-
-    def _call_through(self, job: int, func: Any, args: Any, kwds: Any, timeout: float, retries: int) -> None:
-        assert self._own is not None
-        run, arguments = self._own.call(func, args, kwds)
-        self._engine.call(job, run, arguments, {}, timeout, retries)
 
     # The default arguments stay reachable while the interpreter tears the module down.
     def __del__(self, _warn: Any = warnings.warn, RUN: str = RUN) -> None:

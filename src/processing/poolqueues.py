@@ -16,7 +16,7 @@ from .reduction import ForkingPickler, spawning
 
 TYPE_CHECKING = False  # as typing has it; importing that would make every start slower
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
 __all__ = ["OwnQueues", "run"]
@@ -153,11 +153,14 @@ class OwnQueues:
         self.outqueue = pool._outqueue
         self.run = run
 
-    def call(
-        self, func: Callable[..., Any], args: Iterable[Any], kwds: Mapping[str, Any]
-    ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """What a worker is to call, with what, for `func(*args, **kwds)`."""
-        return run, (self.requests.pickled((func, tuple(args), dict(kwds))),)
+    def call_of(self, engine: Any) -> Callable[..., object]:
+        """In place of `engine.call`."""
+
+        def call(job: int, func: Any, args: Any, kwds: Any, timeout: float, retries: int) -> None:
+            request = self.requests.pickled((func, tuple(args), dict(kwds)))
+            engine.call(job, run, (request,), {}, timeout, retries)
+
+        return call
 
     def items(self, func: Callable[..., Any], items: Iterable[Any], star: bool) -> Iterator[Pickled]:
         """What `run` is to be given for each item of a map."""
