@@ -357,6 +357,32 @@ def test_process_pool_executors_of_the_standard_library(tmp_path: Path, method: 
     assert found == ["[0, 1, 4, 9, 16] 14", "ValueError('as it should')", "broken"]
 
 
+def test_the_start_method_of_newer_pythons(tmp_path: Path) -> None:
+    """From 3.14 on it is forkserver; without standing in it stays fork."""
+    text = """
+    import multiprocessing, sys
+
+    def tell(queue):
+        import multiprocessing
+        queue.put((multiprocessing.current_process().name, multiprocessing.get_start_method()))
+
+    if __name__ == "__main__":
+        sys.version_info = (3, 14, 0, "final", 0)
+        print(multiprocessing.get_start_method(allow_none=True))
+        queue = multiprocessing.SimpleQueue()
+        process = multiprocessing.Process(target=tell, args=(queue,))
+        process.start()
+        print(*queue.get(), multiprocessing.get_start_method())
+        process.join()
+    """
+    program = write(tmp_path / "program.py", text)
+    assert lines(run("program.py", cwd=tmp_path)) == ["None", "Process-1 forkserver forkserver"]
+    program.write_text(
+        program.read_text().replace("import multiprocessing", "import processing as multiprocessing")
+    )
+    assert output_of(tmp_path, program.read_text()) == ["None", "Process-1 fork fork"]
+
+
 def test_loky_keeps_the_standard_library(tmp_path: Path) -> None:
     pytest.importorskip("joblib")
     text = """

@@ -120,6 +120,19 @@ class ThisProcess:
         except OSError:
             self.original_dir = None
 
+    # -- The start method
+
+    def first_method(self) -> str:
+        """The start method of a program that has not set one. In the place of `multiprocessing`: that of the running
+        Python, which is forkserver from 3.14 on."""
+        return "forkserver" if self.stands_in and sys.version_info >= (3, 14) else "fork"
+
+    def settled_method(self) -> str:
+        """The start method, which is settled from now on."""
+        if self.start_method is None:
+            self.start_method = self.first_method()
+        return self.start_method
+
     # -- Descriptors over forks
 
     def prepare_for_children(self) -> None:

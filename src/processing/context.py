@@ -423,7 +423,7 @@ class DefaultContext(BaseContext):
     def get_context(self, method: str | None = None) -> BaseContext:
         """The context of a start method; None: of the current one, which is settled by that."""
         if method is None:
-            method = this.start_method = this.start_method or "fork"
+            method = this.settled_method()
         return super().get_context(method)
 
     def set_start_method(self, method: str | None, force: bool = False) -> None:
@@ -439,9 +439,7 @@ class DefaultContext(BaseContext):
 
     def get_start_method(self, allow_none: bool = False) -> str | None:
         """The start method, which is settled by asking; `allow_none`: None if it is not settled, and stays so."""
-        if this.start_method is None and not allow_none:
-            this.start_method = "fork"
-        return this.start_method
+        return this.start_method if allow_none else this.settled_method()
 
 
 _contexts: dict[str, BaseContext] = {

@@ -156,7 +156,7 @@ class BaseProcess:
             this.active_children()
         method = self._start_method
         if method is None:
-            method = this.start_method = this.start_method or "fork"
+            method = this.settled_method()
         self._popen = launcher(self._launched_by or method)(self)
         # The target may refer to this object: no cycle is to be left behind.
         del self._target, self._args, self._kwargs

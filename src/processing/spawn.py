@@ -103,7 +103,7 @@ def get_preparation_data(name: str) -> dict[str, Any]:
         "sys_argv": sys.argv,
         "orig_dir": this.original_dir,
         "dir": os.getcwd(),
-        "start_method": this.start_method or "fork",
+        "start_method": this.start_method or this.first_method(),
     }
     if this.stands_in:
         data["stands_in"] = True
