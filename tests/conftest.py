@@ -51,6 +51,28 @@ def start_method(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
+def manager() -> Iterator[Any]:
+    """A SyncManager whose server is a fork; at the end it has ended."""
+    import processing
+    from manager_helpers import started
+    from processing.managers import SyncManager
+
+    with started(SyncManager(ctx=processing.get_context("fork"))) as made:
+        yield made
+
+
+@pytest.fixture
+def each(start_method: Any) -> Iterator[Any]:
+    """A SyncManager of each start method; `each.ctx` is the context."""
+    from manager_helpers import started
+    from processing.managers import SyncManager
+
+    with started(SyncManager(ctx=start_method)) as made:
+        made.ctx = start_method
+        yield made
+
+
+@pytest.fixture
 def is_running() -> Any:
     """`is_running(pid)`: whether a process still executes; a zombie does not, whoever has to collect it."""
     return leaks.is_running

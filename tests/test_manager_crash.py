@@ -10,7 +10,6 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from threading import BrokenBarrierError
 from typing import Any
@@ -25,20 +24,6 @@ from processing.managers import SyncManager
 pytestmark = pytest.mark.ends
 
 LOCKS = ("Lock", "RLock", "Condition")
-
-
-@pytest.fixture
-def manager() -> Iterator[Any]:
-    with started(SyncManager(ctx=processing.get_context("fork"))) as made:
-        yield made
-
-
-@pytest.fixture
-def each(start_method: Any) -> Iterator[Any]:
-    """A manager of each start method; `each.ctx` is the context."""
-    with started(SyncManager(ctx=start_method)) as made:
-        made.ctx = start_method
-        yield made
 
 
 def waiting_calls(proxy: Any) -> int:

@@ -10,7 +10,6 @@ import pickle
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,20 +20,6 @@ from manager_helpers import Doing, count, in_child, run_in_child, started
 from processing.managers import BaseProxy, SyncManager, awaitable, batch
 
 pytestmark = pytest.mark.ends
-
-
-@pytest.fixture
-def manager() -> Iterator[Any]:
-    with started(SyncManager(ctx=processing.get_context("fork"))) as made:
-        yield made
-
-
-@pytest.fixture
-def each(start_method: Any) -> Iterator[Any]:
-    """A manager of each start method; `each.ctx` is the context."""
-    with started(SyncManager(ctx=start_method)) as made:
-        made.ctx = start_method
-        yield made
 
 
 # ---- Objects in objects ---------------------------------------------------------------------------------------------

@@ -19,14 +19,6 @@ from processing.managers import BaseManager, BaseProxy, RemoteError, SyncManager
 pytestmark = pytest.mark.ends
 
 
-@pytest.fixture
-def each(start_method: Any) -> Iterator[Any]:
-    """A manager of each start method; `each.ctx` is the context."""
-    with started(SyncManager(ctx=start_method)) as made:
-        made.ctx = start_method
-        yield made
-
-
 # ---- Classes of users -----------------------------------------------------------------------------------------------
 
 

@@ -5,32 +5,16 @@ from __future__ import annotations
 import array
 import queue
 from collections import deque
-from collections.abc import Iterator
 from threading import BrokenBarrierError
 from typing import Any
 
 import pytest
 
-import processing
 from helpers import LIMIT, SHORT, children, ended, until
-from manager_helpers import Doing, in_child, run_in_child, started
-from processing.managers import RemoteError, SyncManager
+from manager_helpers import Doing, in_child, run_in_child
+from processing.managers import RemoteError
 
 pytestmark = pytest.mark.ends
-
-
-@pytest.fixture
-def manager() -> Iterator[Any]:
-    with started(SyncManager(ctx=processing.get_context("fork"))) as made:
-        yield made
-
-
-@pytest.fixture
-def each(start_method: Any) -> Iterator[Any]:
-    """A manager of each start method; `each.ctx` is the context."""
-    with started(SyncManager(ctx=start_method)) as made:
-        made.ctx = start_method
-        yield made
 
 
 # ---- Containers -----------------------------------------------------------------------------------------------------

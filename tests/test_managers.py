@@ -25,22 +25,6 @@ from processing.managers import BaseManager, BaseProxy, RemoteError, SyncManager
 pytestmark = pytest.mark.once
 
 
-@pytest.fixture
-def manager() -> Iterator[Any]:
-    with processing.get_context("fork").Manager() as made:
-        yield made
-    made.join(LIMIT)
-
-
-@pytest.fixture
-def each(start_method: Any) -> Iterator[Any]:
-    """A manager of each start method; `each.ctx` is the context."""
-    with start_method.Manager() as made:
-        made.ctx = start_method
-        yield made
-    made.join(LIMIT)
-
-
 # ---- Types ----------------------------------------------------------------------------------------------------------
 
 

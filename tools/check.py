@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -276,6 +277,9 @@ def main() -> int:
         return 2
     if sys.platform != "linux":
         sys.exit("processing needs Linux 5.10 or newer on x86-64 or aarch64; this is " + sys.platform + ".")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As a shell without job control has it for what it starts with `&`; tests that press Ctrl-C would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return TARGETS[sys.argv[1]](sys.argv[2:])
     except KeyboardInterrupt:

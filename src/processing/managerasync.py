@@ -7,7 +7,7 @@ import weakref
 from typing import Any
 
 from . import managerprotocol as protocol
-from .managerchannels import READS, Channel, Lost
+from .managerchannels import Channel, Lost
 from .managertypes import AcquirerProxy
 
 TYPE_CHECKING = False  # as typing has it; importing that would make every start slower
@@ -93,14 +93,8 @@ async def _round_trip(link: Link, pinned: bool, request: tuple[Any, ...]) -> tup
                 if not pinned and channel.is_open() and len(link.spare) < SPARE:
                     link.spare.append(channel)
             return reply
-        except Lost as lost:
-            link.lost(control)
-            if lost.args[0] and method not in READS:
-                link.give_up(method, lost)
-            deadline = link.deadline(deadline, lost)
-        except (OSError, EOFError) as error:
-            deadline = link.deadline(deadline, error)
-            link.lost(control)
+        except (Lost, OSError, EOFError) as error:
+            deadline = link.failed(control, method, error, deadline)
         await asyncio.sleep(0.02)
 
 

@@ -260,14 +260,8 @@ class Link:
                     self.flush(channel)
                 reply: tuple[str, Any] = channel.call(ident, method, args, kwds)
                 return reply
-            except Lost as lost:
-                self.lost(control)
-                if lost.args[0] and method not in READS:
-                    self.give_up(method, lost)
-                deadline = self.deadline(deadline, lost)
-            except (OSError, EOFError) as error:
-                deadline = self.deadline(deadline, error)
-                self.lost(control)
+            except (Lost, OSError, EOFError) as error:
+                deadline = self.failed(control, method, error, deadline)
             time.sleep(PAUSE)
 
     def post(self, ident: str, method: str, *args: Any) -> bool:
@@ -289,6 +283,17 @@ class Link:
         if deadline and now > deadline:
             self.give_up(None, error)
         return deadline or now + RETRY_FOR
+
+    def failed(self, control: Any, method: str, error: BaseException, deadline: float) -> float:
+        """After a call of `method` has failed: until when to try again. Raises if that is of no use or not safe."""
+        if not isinstance(error, Lost):
+            deadline = self.deadline(deadline, error)
+            self.lost(control)
+            return deadline
+        self.lost(control)
+        if error.args[0] and method not in READS:
+            self.give_up(method, error)
+        return self.deadline(deadline, error)
 
     def give_up(self, method: str | None, cause: BaseException) -> NoReturn:
         if method is None:
