@@ -396,10 +396,34 @@ def test_loky_keeps_the_standard_library(tmp_path: Path) -> None:
             with joblib.parallel_config(backend, n_jobs=2):
                 print(joblib.Parallel()(joblib.delayed(abs)(number) for number in (-1, 2)))
         print(theirs.mp.__name__, multiprocessing.__name__, joblib.pool.Pool.__module__)
+        with multiprocessing.Manager() as manager:
+            shared = manager.list()
+            joblib.Parallel(2, backend="loky")(joblib.delayed(shared.append)(number) for number in range(2))
+            print(sorted(shared))
     """
     write(tmp_path / "program.py", text)
     found = lines(run("program.py", cwd=tmp_path))
-    assert found == ["[1, 2]", "[1, 2]", "multiprocessing processing processing.pool"]
+    assert found == ["[1, 2]", "[1, 2]", "multiprocessing processing processing.pool", "[0, 1]"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_one_authkey_for_both_packages(tmp_path: Path, method: str) -> None:
+    """Managed objects work in processes that the standard library has started, also if it is imported afterwards."""
+    text = f"""
+    import processing
+    import multiprocessing, multiprocessing.process
+    from concurrent.futures import ProcessPoolExecutor
+
+    if __name__ == "__main__":
+        assert multiprocessing is not processing
+        with processing.Manager() as manager:
+            shared = manager.list()
+            context = multiprocessing.get_context({method!r})
+            with ProcessPoolExecutor(1, mp_context=context) as executor:
+                executor.submit(shared.append, 1).result()
+            print(shared)
+    """
+    assert output_of(tmp_path, text) == ["[1]"]
 
 
 # ---- The fork server ------------------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ class BaseProcess:
             raise AssertionError("group argument must be None for now")
         current = this.current
         self._identity: tuple[int, ...] = (*current._identity, next(this.counter))
-        self._config: dict[str, Any] = current._config.copy()
+        self._config: dict[str, Any] = {**current._config, "authkey": current.authkey}
         self._parent_pid = os.getpid()
         self._parent_name = current.name
         self._popen = None
@@ -255,7 +255,10 @@ class BaseProcess:
 
     @property
     def authkey(self) -> bytes:
-        """The key with which the processes of this family authenticate connections."""
+        """The key with which the processes of this family authenticate connections.
+
+        Where `multiprocessing` is loaded as well, in the first process, both have the same one.
+        """
         key: bytes = self._config["authkey"]
         return key
 
@@ -441,13 +444,31 @@ class ParentProcess(BaseProcess):
         return "started" if self.is_alive() else "stopped"
 
 
+class _MainConfig(dict):  # type: ignore[type-arg]
+    """Decides on its authkey when it is first asked for: loky, say, gives its workers the standard library's, and
+    proxies of our managers work there if ours is the same."""
+
+    def __init__(self) -> None:
+        self.random = os.urandom(32)
+
+    def __missing__(self, key: str) -> Any:
+        if key != "authkey":
+            raise KeyError(key)
+        theirs: Any = sys.modules.get("multiprocessing.process")
+        if theirs is None or theirs.__name__ == __name__ or not hasattr(theirs, "current_process"):
+            first = self.random
+        else:
+            first = theirs.current_process().authkey
+        return self.setdefault(key, AuthenticationString(first))
+
+
 class _MainProcess(BaseProcess):
     """The first process of a program."""
 
     def __init__(self) -> None:
         self._identity = ()
         self._name = "MainProcess"
-        self._config = {"authkey": AuthenticationString(os.urandom(32))}
+        self._config = _MainConfig()
         self._stoppable = False
 
     def start(self) -> None:

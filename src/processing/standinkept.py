@@ -11,6 +11,7 @@ import builtins
 import sys
 import threading
 
+from ._this import this
 from .standin import KEEPERS, THEIRS
 
 TYPE_CHECKING = False  # as typing has it; importing that would make every start slower
@@ -30,6 +31,7 @@ class Kept:
         self.theirs = dict(theirs)
         self.lock = threading.RLock()
         self.depth = 0
+        self.keyed = False  # theirs has our authkey: proxies of managers work in loky's processes
         self.ours: dict[str, types.ModuleType] = {}
         self.original = builtins.__import__
 
@@ -67,6 +69,10 @@ class Kept:
             self.finder.active = True
             self.theirs = _take_out()
             sys.modules.update(self.ours)
+            process: Any = self.theirs.get("multiprocessing.process")
+            if process is not None and not self.keyed:
+                self.keyed = True
+                process.current_process().authkey = this.current.authkey
 
 
 def _take_out() -> dict[str, types.ModuleType]:
