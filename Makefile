@@ -8,6 +8,7 @@
 #   make proof                       kill the core at every instruction boundary (long)
 #   make soak                        random SIGKILLs (long)
 #   make compat                      CPython's own tests of multiprocessing, with this package in its place
+#   make release                     the sdist and the wheels, tested, into dist
 #   make docs                        the documentation, into build/docs
 #   make dev                         an environment with every tool; prints its python
 
@@ -16,9 +17,9 @@ CHECK = $(PYTHON) tools/check.py
 
 export PYTHONS
 
-.PHONY: demo test bench proof soak compat docs dev clean
+.PHONY: demo test bench proof soak compat release docs dev clean
 
-demo test bench proof soak compat docs dev:
+demo test bench proof soak compat release docs dev:
 	@$(CHECK) $@ $(ARGS)
 
 clean:

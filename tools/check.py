@@ -10,6 +10,8 @@
     soak    random SIGKILLs for a while; arguments go to tests/soak.py and soak_containers.py
     compat  CPython's own tests of multiprocessing and process pools, with this package in the place of
             multiprocessing, on every CPython; arguments go to tools/compat/run.py
+    release the sdist and a wheel for every CPython, into dist, built in clean environments and tested; arguments go
+            to pytest
     docs    the documentation, into build/docs
     dev     an environment with the package and every tool; prints the path of its python
 
@@ -38,6 +40,7 @@ if sys.version_info < OLDEST:
     os.execv(groups[0][0].executable, [groups[0][0].executable, *sys.argv])
 
 import environments
+import release
 import steps
 from environments import BUILD, ROOT, Environment
 from steps import Tally
@@ -240,6 +243,10 @@ def compat(arguments: list[str]) -> int:
     return worst
 
 
+def make_release(arguments: list[str]) -> int:
+    return release.release(oldest("release"), all_candidates(), arguments, PYTEST_LIMIT)
+
+
 def proof(arguments: list[str]) -> int:
     tally = Tally()
     if not core_build(oldest("test"), tally, "plain", []):
@@ -266,6 +273,7 @@ TARGETS = {
     "proof": proof,
     "soak": soak,
     "compat": compat,
+    "release": make_release,
     "docs": only_docs,
     "dev": dev,
 }

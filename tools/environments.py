@@ -5,7 +5,8 @@
     build/cp311-dev-<hash>/meson    the build folder: a second build compiles only what changed
 
 Kinds of environment: `test` (what the suite needs), `dev` (`test` and the linters, documentation tools), `bench`
-(the peers of the speed table and the progress bar; what cannot be installed is left out and said).
+(the peers of the speed table and the progress bar; what cannot be installed is left out and said), `release` (what
+makes and checks the files of a release).
 
 Standard library only.
 """
@@ -30,7 +31,12 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 
 # Extras of pyproject.toml that make up each kind.
-KINDS = {"test": ("test",), "dev": ("test", "dev"), "bench": ("numpy", "cli", "bench")}
+KINDS = {
+    "test": ("test",),
+    "dev": ("test", "dev"),
+    "bench": ("numpy", "cli", "bench"),
+    "release": ("release",),
+}
 # May fail to install (no wheel for this Python, no compiler for it): a peer of the speed table, nothing of ours.
 OPTIONAL = ("faster-fifo", "ultradict", "loky", "mpire", "joblib")
 

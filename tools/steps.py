@@ -85,9 +85,15 @@ def _kill_session(session: int) -> int:
 
 
 def run(
-    name: str, command: list[str], *, limit: float, env: dict[str, str] | None = None, show: bool = False
+    name: str,
+    command: list[str],
+    *,
+    limit: float,
+    env: dict[str, str] | None = None,
+    show: bool = False,
+    folder: Path = ROOT,
 ) -> Outcome:
-    """Runs `command` in the root of the tree. Output is shown as it comes (`show`) or only if it fails."""
+    """Runs `command` in a folder. Output is shown as it comes (`show`) or only if it fails."""
     print(f"== {name}", flush=True)
     start = time.monotonic()
     environ = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
@@ -99,7 +105,7 @@ def run(
     with open(log, "wb") as output:
         process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=folder,
             env=environ,
             stdin=subprocess.DEVNULL,
             stdout=None if show else output,
@@ -136,11 +142,13 @@ def run_one(tally: Tally, name: str, command: list[str], *, limit: float = 300, 
     return not outcome.problem
 
 
-def run_pytest(tally: Tally, name: str, command: list[str], *, limit: float, env: dict[str, str]) -> None:
+def run_pytest(
+    tally: Tally, name: str, command: list[str], *, limit: float, env: dict[str, str], folder: Path = ROOT
+) -> None:
     """pytest, counted test by test from its JUnit file."""
     report = BUILD / "logs" / f"pytest-{os.getpid()}-{len(tally.failures)}-{tally.passed}.xml"
     report.parent.mkdir(parents=True, exist_ok=True)
-    outcome = run(name, [*command, f"--junit-xml={report}"], limit=limit, env=env, show=True)
+    outcome = run(name, [*command, f"--junit-xml={report}"], limit=limit, env=env, show=True, folder=folder)
     passed = failed = skipped = 0
     try:
         for suite in ElementTree.parse(report).getroot().iter("testsuite"):
