@@ -35,6 +35,9 @@ DEFAULT_LIMIT = 60.0
 DUMP_SIGNAL = signal.SIGRTMAX - 1
 FAIL_SIGNAL = signal.SIGRTMAX - 2
 
+# A file for the name of the test that runs, for who has to say where the run was killed.
+CURRENT = os.environ.pop("PROCESSING_CURRENT_TEST", "")
+
 FAILED = pytest.StashKey[bool]()
 BEFORE = pytest.StashKey[leaks.Snapshot]()
 
@@ -115,6 +118,8 @@ class Watchdog:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     marker = item.get_closest_marker("time_limit")
     watchdog = item.config.stash[WATCHDOG]
+    if CURRENT:
+        Path(CURRENT).write_text(item.nodeid)
     watchdog.start(float(marker.args[0]) if marker else DEFAULT_LIMIT)
     try:
         return (yield)

@@ -6,7 +6,7 @@ Started once by conftest.py as `python watchdog.py PID DUMP_SIGNAL FAIL_SIGNAL`;
     1. DUMP_SIGNAL to the test process and to its descendants: faulthandler writes every thread's stack to stderr
     2. SIGKILL to the descendants
     3. FAIL_SIGNAL to the test process: its handler raises in the main thread, so the test fails and the run goes on
-    4. 10 s later, if the test has still not ended: SIGKILL to the test process
+    4. 10 s later, if the test has still not ended: the stacks again, SIGKILL to the test process
 
 Why a process and not a thread (faulthandler.dump_traceback_later has one): the package under test forks, and since
 3.12 Python warns of every fork in a process that has threads; and a thread of ours needs the GIL that a hanging
@@ -29,6 +29,13 @@ def send(pid: int, number: int) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         pass
+
+
+def show(dump: int, pids: list[int]) -> None:
+    """Their stacks."""
+    for pid in pids:
+        send(pid, dump)
+    time.sleep(0.5)
 
 
 def main() -> None:
@@ -57,13 +64,12 @@ def main() -> None:
             family = list(leaks.descendants(pid))
             if stage == 0:
                 # Descendants that were exec'ed since have no handler: the signal ends them, as step 2 would.
-                for member in [pid, *family]:
-                    send(member, dump)
-                time.sleep(0.5)
+                show(dump, [pid, *family])
                 leaks.kill_all(family)
                 send(pid, fail)
                 stage, deadline = 1, time.monotonic() + 10
             else:
+                show(dump, [pid, *family])
                 leaks.kill_all([*family, pid])
                 return
 

@@ -148,6 +148,8 @@ def run_pytest(
     """pytest, counted test by test from its JUnit file."""
     report = BUILD / "logs" / f"pytest-{os.getpid()}-{len(tally.failures)}-{tally.passed}.xml"
     report.parent.mkdir(parents=True, exist_ok=True)
+    current = report.with_suffix(".current")
+    env = {**env, "PROCESSING_CURRENT_TEST": str(current)}
     outcome = run(name, [*command, f"--junit-xml={report}"], limit=limit, env=env, show=True, folder=folder)
     passed = failed = skipped = 0
     try:
@@ -159,7 +161,11 @@ def run_pytest(
             passed += max(0, counts["tests"] - counts["failures"] - counts["errors"] - counts["skipped"])
         report.unlink()
     except (OSError, ElementTree.ParseError):
-        outcome = Outcome(outcome.status, outcome.seconds, outcome.problem or "wrote no report")
+        problem = outcome.problem or "wrote no report"
+        if current.exists():
+            problem += f" in {current.read_text()}"
+        outcome = Outcome(outcome.status, outcome.seconds, problem)
+    current.unlink(missing_ok=True)
     if outcome.problem and not failed:
         failed = 1
         tally.notes.append(f"{name}: {outcome.problem}")
