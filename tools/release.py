@@ -24,7 +24,7 @@ DIST = ROOT / "dist"
 WORK = BUILD / "release"
 
 # Every wheel holds these and more of their kind.
-NEEDED = ("processing/__init__.py", "processing/py.typed", "processing/_ring.pyi", "processing/cli/tour.py")
+NEEDED = ("processing/__init__.py", "processing/py.typed", "processing/_sync.pyi", "processing/cli/tour.py")
 # No wheel holds files that end so: sources of what is compiled, and what only building needs.
 UNWANTED = (".pyx", ".pxd", ".c", ".h", "meson.build", ".o", ".a")
 
@@ -75,7 +75,7 @@ def wheel(tally: Tally, interpreter: Interpreter, source: Path) -> str:
     problem = _problem_of_wheel(made)
     if problem:
         print(f"   {problem}")
-    tally.add(f"content of the wheel, {interpreter.name}", not problem, bool(problem))
+    tally.add(f"content of the wheel, {interpreter.name}", int(not problem), int(bool(problem)))
     shutil.copy(made, DIST)
     get = [*pip, "install", "-q", f"{made}[test]"]
     return python if steps.run_one(tally, f"install, {interpreter.name}", get, limit=600) else ""
