@@ -234,14 +234,17 @@ def test_poll(pair: Any) -> None:
 def test_asking_again_and_again_shows_a_death() -> None:
     """Nobody waits here for the process, or in the pipe."""
     ours, theirs = processing.Pipe()
+    ready = Flag()
     pid = os.fork()
     if not pid:
         try:
             ours.close()
+            ready.say()
             signal.pause()
         finally:
             os._exit(1)
     theirs.close()
+    ready.hear()
     assert ours.poll() is False
     os.kill(pid, signal.SIGKILL)
     until(ours.poll)
