@@ -1,4 +1,5 @@
 /* Process slots: birth, proof of death, sweeping. See slot.h. */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,17 +15,27 @@
 #define KIND(state) ((state) & 0xffu)
 #define GEN(state) ((state) >> 16)
 
-/* The record lock on the slot's byte tells the others that this process still maps the arena: exec drops it. */
+/* Bytes of the arena's file that are locked for a slot; nothing of it is read or written. */
+enum slot_byte {
+    OF_THE_LIVING, /* a record lock: this process still maps the arena; exec drops it */
+    OF_THE_UNBORN  /* a lock of an open file that a child inherits: it has not claimed its slot yet */
+};
+
+static struct flock slot_lock(uint32_t slot, enum slot_byte byte, short type)
+{
+    off_t start = (off_t)(PZ_SLOT_OFFSET + slot + (byte == OF_THE_UNBORN ? PZ_SLOTS : 0));
+    return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = 1};
+}
+
 static void hold_byte(pz_proc *proc, uint32_t slot, short type)
 {
-    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)(PZ_SLOT_OFFSET + slot), .l_len = 1};
+    struct flock lock = slot_lock(slot, OF_THE_LIVING, type);
     (void)fcntl(proc->fd, F_SETLK, &lock);
 }
 
-static bool byte_is_held(pz_proc *proc, uint32_t slot)
+static bool byte_is_held(pz_proc *proc, uint32_t slot, enum slot_byte byte)
 {
-    struct flock lock = {
-        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)(PZ_SLOT_OFFSET + slot), .l_len = 1};
+    struct flock lock = slot_lock(slot, byte, F_WRLCK);
     return fcntl(proc->fd, F_GETLK, &lock) < 0 || lock.l_type != F_UNLCK;
 }
 
@@ -72,6 +83,7 @@ int pz_slot_reserve(pz_proc *proc, bool copy, uint32_t *token)
             slot->had_parcels = 0;
             slot->parked = 0;
             slot->name[0] = 0;
+            pz_poke(&slot->unborn, 0);
             /* Reserved from here on: if this process dies, the slot is swept with whatever it holds by then. */
             pz_store(&slot->state, STATE(PZ_SLOT_RESERVED, GEN(state)));
             *token = PZ_OWNER(number, GEN(state));
@@ -96,6 +108,33 @@ int pz_slot_reserve(pz_proc *proc, bool copy, uint32_t *token)
             return rc;
     }
     return -EAGAIN;
+}
+
+int pz_slot_mark_birth(pz_proc *proc, uint32_t token)
+{
+    uint32_t number = PZ_OWNER_SLOT(token);
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", proc->fd);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    struct flock lock = slot_lock(number, OF_THE_UNBORN, F_WRLCK);
+    if (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
+        int rc = -errno;
+        close(fd);
+        return rc;
+    }
+    pz_store(&pz_slot_at(proc, number)->unborn, 1);
+    return fd;
+}
+
+void pz_slot_end_birth(pz_proc *proc, int mark)
+{
+    close(mark);
+    /* To close any descriptor of a file gives up all record locks that the process has on it. Who looks for this one in
+     * the meantime reads the memory map. */
+    if (proc->slot)
+        hold_byte(proc, proc->slot, F_WRLCK);
 }
 
 int pz_slot_claim(pz_proc *proc, uint32_t token)
@@ -127,11 +166,16 @@ enum pz_life pz_owner_life(pz_proc *proc, uint32_t owner)
     uint32_t state = pz_load(&slot->state);
     if (GEN(state) != PZ_OWNER_GEN(owner) || KIND(state) == PZ_SLOT_FREE || KIND(state) == PZ_SLOT_SWEEPING)
         return PZ_DEAD;
-    if (KIND(state) == PZ_SLOT_RESERVED)
-        return pz_owner_life(proc, slot->parent);
+    if (KIND(state) == PZ_SLOT_RESERVED) {
+        if (pz_owner_life(proc, slot->parent) == PZ_DEAD)
+            return PZ_DEAD;
+        /* A child gives the byte up after its claim, so it is dead, or there is none, if there was no claim by then. */
+        bool nobody = pz_load(&slot->unborn) && !byte_is_held(proc, number, OF_THE_UNBORN);
+        return nobody && pz_load(&slot->state) == state ? PZ_DEAD : PZ_ALIVE;
+    }
     if (!proc->ops->alive(slot->pid, pz_load(&slot->start)))
         return PZ_DEAD;
-    if (slot->pid != proc->pid && !byte_is_held(proc, number) && !still_maps(proc, slot->pid))
+    if (slot->pid != proc->pid && !byte_is_held(proc, number, OF_THE_LIVING) && !still_maps(proc, slot->pid))
         return PZ_DEAD;
     return PZ_ALIVE;
 }

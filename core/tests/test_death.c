@@ -1,4 +1,6 @@
 /* Processes that are killed while they hold something: the real proofs of death, the real clock. */
+#include <fcntl.h>
+
 #include "helper.h"
 
 static pz_ref ref;
@@ -382,6 +384,69 @@ static void soak(void)
     tidy();
 }
 
+/* ---- before the claim ---- */
+
+static bool record_lock_is_seen(void)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct flock probe = {
+            .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)(PZ_SLOT_OFFSET + P.slot), .l_len = 1};
+        _exit(fcntl(P.fd, F_GETLK, &probe) == 0 && probe.l_type == F_WRLCK ? 0 : 1);
+    }
+    int status;
+    CHECK(waitpid(pid, &status, 0) == pid);
+    return status == 0;
+}
+
+/* `claims`: the child takes its slot when it is told to; otherwise it is killed. */
+static void unborn(bool claims)
+{
+    prepare();
+    lock = object(sizeof(pz_lock), PZ_LOCK, &ref);
+    uint32_t token;
+    CHECK(pz_slot_reserve(&P, true, &token) == 0);
+    int mark = pz_slot_mark_birth(&P, token);
+    CHECK(mark >= 0 && pz_sweep_all(&P) == 0);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        alarm(60);
+        until(stage, 1);
+        if (!claims)
+            stay();
+        CHECK(pz_slot_claim(&P, token) == 0);
+        pz_slot_end_birth(&P, mark);
+        reach(2);
+        until(stage, 3);
+        _exit(0);
+    }
+    pz_slot_end_birth(&P, mark);
+    CHECK(record_lock_is_seen());
+    CHECK(pz_sweep_all(&P) == 0 && pz_owner_life(&P, token) == PZ_ALIVE && lock->block.refs == 2);
+    reach(1);
+    if (claims) {
+        until(stage, 2);
+        CHECK(pz_sweep_all(&P) == 0 && pz_owner_life(&P, token) == PZ_ALIVE && pz_owner_pid(&P, token) == pid);
+        reach(3);
+    } else {
+        CHECK(kill(pid, SIGKILL) == 0);
+    }
+    CHECK(waitpid(pid, NULL, 0) == pid);
+    CHECK(pz_owner_life(&P, token) == PZ_DEAD && pz_sweep_all(&P) == 1 && lock->block.refs == 1);
+    tidy();
+}
+
+static void a_child_may_take_its_time(void)
+{
+    unborn(true);
+}
+
+static void a_child_dies_unborn(void)
+{
+    unborn(false);
+}
+
 int main(void)
 {
     begin(UINT64_C(512) << 20, NULL);
@@ -394,6 +459,8 @@ int main(void)
     RUN(all_it_held_is_swept);
     RUN(who_execs_is_dead);
     RUN(a_lost_record_lock_is_only_a_hint);
+    RUN(a_child_may_take_its_time);
+    RUN(a_child_dies_unborn);
     RUN(soak);
     end();
     return 0;

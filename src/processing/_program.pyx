@@ -26,12 +26,19 @@ cdef pz_proc *proc = <pz_proc *>PyCapsule_GetPointer(_native.proc, PZ_PROC_CAPSU
 cdef dict carried = {}
 
 cdef extern from "pthread.h" nogil:
-    ctypedef unsigned long pthread_t
-    pthread_t pthread_self()
     int pthread_atfork(void (*before)() noexcept nogil, void (*parent)() noexcept nogil, void (*child)() noexcept nogil)
 
-cdef uint32_t fork_token = 0
-cdef pthread_t forker = 0  # the thread that is about to fork, between before_fork and the fork
+# What this thread's fork, or its last one, has reserved. `on`: it is about to fork, between before_fork and the fork.
+cdef extern from *:
+    """
+    static _Thread_local struct births { uint32_t token; int mark; int on; } birth = {0, -1, 0};
+    """
+    struct births:
+        uint32_t token
+        int mark  # what pz_slot_mark_birth gave
+        int on
+    births birth
+
 cdef uint64_t parked_offset = 0
 cdef bint hooked = False
 
@@ -142,34 +149,41 @@ cancel_child = bury_child
 
 
 def before_fork():
-    global fork_token, forker
-    fork_token = 0
+    birth.token = 0
     if proc.base == NULL or proc.slot == 0:
         return
-    forker = pthread_self()
+    birth.on = True
     try:
-        fork_token = reserve_child(True)
+        birth.token = reserve_child(True)
     except BaseException as error:
         # A raw os.fork() must not fail for us: the child then has no part in the program.
         _failures.warn_no_slot(error)
+    else:
+        birth.mark = pz_slot_mark_birth(proc, birth.token)
+
+
+cdef void end_birth() noexcept nogil:
+    birth.on = False
+    if birth.mark >= 0:
+        pz_slot_end_birth(proc, birth.mark)
+        birth.mark = -1
 
 
 cdef void claim_in_child() noexcept nogil:
     """Runs inside of fork(): before any hook of Python, which may drop handles, and must not drop the parent's."""
-    global fork_token, forker
-    if proc.base == NULL or proc.slot == 0 or forker != pthread_self():
+    if proc.base == NULL or proc.slot == 0 or not birth.on:
         return  # not ours, or a fork of some C library, which only execs
-    cdef uint32_t token = fork_token
-    fork_token = 0
-    forker = 0
+    cdef uint32_t token = birth.token
+    birth.token = 0
     if not token or pz_slot_claim(proc, token) < 0:
         proc.slot = 0
         proc.self_ = 0
+    end_birth()
 
 
 def after_fork_in_parent():
-    global forker
-    forker = 0
+    """Also if there was no fork: the slot is then as free as after a death."""
+    end_birth()
 
 
 def after_fork_in_child():
@@ -177,8 +191,8 @@ def after_fork_in_child():
 
 
 def last_fork_token():
-    """Token of the slot that the last fork of this process reserved; 0 if it was not attached."""
-    return fork_token
+    """Token of the slot that the last fork of this thread reserved; 0 if it was not attached."""
+    return birth.token
 
 
 def adopt(int fd, uint32_t token):

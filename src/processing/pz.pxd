@@ -74,6 +74,8 @@ cdef extern from "pz/ring.h" nogil:
     uint32_t PZ_OWNER_SLOT(uint32_t)
     uint64_t PZ_BY_SLOT(uint32_t)
     int pz_slot_reserve(pz_proc *, bint, uint32_t *)
+    int pz_slot_mark_birth(pz_proc *, uint32_t)
+    void pz_slot_end_birth(pz_proc *, int)
     int pz_slot_claim(pz_proc *, uint32_t)
     void pz_slot_leave(pz_proc *)
     void pz_slot_bury(pz_proc *, uint32_t)

@@ -3,7 +3,8 @@
  *   state      from -> to                                          who
  *   FREE       -> RESERVED   pz_slot_reserve (under the heap lock)  the parent, for a child about to be born
  *   RESERVED   -> LIVE       pz_slot_claim (one CAS)                the child itself
- *              -> SWEEPING   pz_sweep, parent dead or child buried  anybody
+ *              -> SWEEPING   pz_sweep, parent dead, child buried    anybody
+ *                            or known to have died unborn
  *   LIVE       -> SWEEPING   pz_sweep, death proved                 anybody
  *              -> FREE       pz_slot_leave, with a new generation   the process itself, after it has given up everything
  *                                                                   and holds no lock: from then on it counts as dead
@@ -38,6 +39,7 @@ typedef struct pz_slot {
     pid_t last_pid; /* who died or left last here, for reports */
     uint32_t last_cpu;
     uint64_t parked; /* a parcel for the child of a RESERVED slot */
+    pz_u32 unborn;   /* the child of a RESERVED slot holds a lock until its claim */
     char name[64];
 } pz_slot;
 _Static_assert(sizeof(pz_slot) <= PZ_SLOT_SIZE, "a slot fits its place");
@@ -51,6 +53,11 @@ static inline pz_slot *pz_slot_at(const pz_proc *proc, uint32_t slot)
 /* Reserves a slot for a child. `copy`: with a copy of the caller's references (a fork); -EAGAIN: no slot is free. The
  * token is the PZ_OWNER of the new slot. */
 int pz_slot_reserve(pz_proc *proc, bool copy, uint32_t *token);
+/* Before a fork: a lock that the child shares, so that a death before its claim is seen. -> a descriptor, which the
+ * parent gives to pz_slot_end_birth after the fork, the child after its claim; -errno: without it such a slot waits for
+ * a burial, or for the parent's end. */
+int pz_slot_mark_birth(pz_proc *proc, uint32_t token);
+void pz_slot_end_birth(pz_proc *proc, int mark);
 /* Takes a reserved slot for this process: after a fork or a pz_arena_map. -ESTALE if it was swept meanwhile. */
 int pz_slot_claim(pz_proc *proc, uint32_t token);
 /* Gives up the slot of this process in an orderly way: all its references are dropped. */
