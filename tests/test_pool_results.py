@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 import processing.errors
+import processing.jobs
 import processing.pool
 from helpers import LIMIT, until
 from processing.errors import InitializerFailed, TaskTimeout, WorkerDied
@@ -384,6 +385,19 @@ def test_the_pump_runs_callbacks_and_ends(script: Script, pool: ScriptedPool) ->
     assert called.wait(LIMIT)
     assert seen == [7] and result.get(LIMIT) == 7
     until(lambda: pump_is_gone(pool))
+
+
+@pytest.mark.parametrize("end", ["terminate", "join"])
+def test_the_end_does_not_wait_until_the_pump_is_tired(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processing.jobs, "LINGER", 1e6)
+    with processing.pool.ThreadPool(1) as pool:
+        called = threading.Event()
+        pool.apply_async(f, (1,), callback=lambda value: called.set())
+        assert called.wait(LIMIT)
+        if end == "join":
+            pool.close()
+            assert pool.join(LIMIT)
+    assert pump_is_gone(pool)
 
 
 def test_no_thread_without_need(answering: ScriptedPool) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import processing
-from helpers import until
+from helpers import output_of, until
 from processing.errors import WorkerDied
 from processing.pool import Pool, ThreadPool
 
@@ -232,6 +232,22 @@ def test_blas_threads_are_shared_out(make: Any, monkeypatch: pytest.MonkeyPatch)
 def test_blas_threads_as_wanted(make: Any) -> None:
     assert make(2, threads=3).broadcast(thread_limit)[0][0] == "3"
     assert make(2, threads=0).broadcast(thread_limit)[0][0] == os.environ.get("OPENBLAS_NUM_THREADS")
+
+
+def test_whoever_starts_fewer_threads_is_left_alone(tmp_path: Path) -> None:
+    pytest.importorskip("numpy")
+    program = """
+        import numpy, threadpoolctl
+        from processing.workersettings import _Libraries
+
+        def limited(threads, exactly):
+            _Libraries().limit(threads, exactly)
+            return {library["num_threads"] for library in threadpoolctl.threadpool_info()}
+
+        threadpoolctl.threadpool_limits(2)
+        print(limited(3, False), limited(1, False), limited(3, True))
+    """
+    assert output_of(tmp_path, program) == ["{2} {1} {3}"]
 
 
 def test_the_users_variables_stay(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,12 +58,15 @@ class ProcessEngine:
             from .context import default_context as context
         self._method: str = context.get_start_method()
         startup: Any = Startup(initializer, initargs, maxtasksperchild or 0, settings)
-        if self._method != "fork":
+        self._options = SupervisorOptions(settings.memory_limit, environment)
+        if self._method == "fork":
+            settings.prepare_forks()
+            self._options.prepare = settings.prepare_workers
+        else:
             from .sharing import share
 
             startup = share(startup)
         self._startup = startup
-        self._options = SupervisorOptions(settings.memory_limit, environment)
         self._limited = settings.memory_limit > 0
         self._owner = os.getpid()
         self._over = False

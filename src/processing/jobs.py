@@ -48,7 +48,7 @@ class Jobs:
 
     __slots__ = (
         "engine", "fill", "pending", "inbox", "leader", "led", "followers", "hungry", "attended", "due", "runner",
-        "guard", "pump", "summons", "over", "listeners", "__weakref__",
+        "guard", "pump", "summons", "hurried", "over", "listeners", "__weakref__",
     )  # fmt: skip
 
     def __init__(self, engine: Any) -> None:
@@ -70,6 +70,7 @@ class Jobs:
         self.guard = threading.Lock()  # over the pump
         self.pump: threading.Thread | None = None
         self.summons = threading.Event()
+        self.hurried = False  # the pump does not linger: nothing more will come
         self.over: BaseException | None = None  # the pool has ended: what is still pending fails with this
         self.listeners: dict[
             int, Callable[[int, int, int, Any], object]
@@ -307,16 +308,19 @@ class Jobs:
                 return
             if self.summons.wait(LINGER):
                 self.summons.clear()
-                continue
+                if not self.hurried:
+                    continue
             with self.guard:
                 if not self.attended:
                     self.pump = None
                     return
 
     def join_pump(self) -> None:
-        """Until the pump has ended, as it does by itself once nothing needs it."""
+        """Until the pump has ended, as it does by itself once nothing needs it. The pool has ended: no job comes any
+        more."""
         pump = self.pump
         if pump is not None and pump is not threading.current_thread():
+            self.hurried = True
             self.summons.set()
             pump.join(10 * LINGER)
 

@@ -75,12 +75,11 @@ def _engine(
     from . import workersettings
     from .engine import ProcessEngine
 
-    threads = workersettings.checked_threads(wanted["threads"], processes)
-    settings = workersettings.make_settings(processes, **{**wanted, "threads": threads})
+    settings = workersettings.make_settings(processes, **wanted)
     return ProcessEngine(
         *(processes, initializer, initargs, maxtasksperchild, context),
         settings=settings,
-        environment=workersettings.thread_environment(threads, wanted["threads"] is not None),
+        environment=workersettings.thread_environment(settings),
     )
 
 

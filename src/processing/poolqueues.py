@@ -11,6 +11,7 @@ Calls and results do not go through these queues. But they are pickled as the qu
 from __future__ import annotations
 
 import threading
+from pickle import PickleBuffer
 
 from .reduction import ForkingPickler, spawning
 
@@ -32,8 +33,10 @@ class Tape:
         self.messages.append(bytes(ForkingPickler.dumps(obj)))
 
     def send_bytes(self, buf: Any, offset: int = 0, size: int | None = None) -> None:
-        data = bytes(memoryview(buf).cast("B")[offset:])
-        self.messages.append(data if size is None else data[:size])
+        if type(buf) is not bytes or offset or size is not None:
+            view = memoryview(buf).cast("B")[offset:]
+            buf = bytes(view if size is None else view[:size])
+        self.messages.append(buf)
 
     def recv_bytes(self, maxlength: int | None = None) -> bytes:
         return self.messages.pop(0)
@@ -95,8 +98,10 @@ class Pickled:
     def __init__(self, data: bytes) -> None:
         self.data = data
 
-    def __reduce__(self) -> Any:
-        return ForkingPickler.loads, (self.data,)
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # As a buffer it is not copied on its way.
+        data = PickleBuffer(self.data) if protocol >= 5 else self.data
+        return ForkingPickler.loads, (data,)
 
 
 class Inherited:

@@ -68,11 +68,12 @@ class Control(_socket.socket):
 class SupervisorOptions:
     """memory_limit: bytes that a worker may get for itself once it is ready, 0: any number. Whoever submits calls to
     such a pool says ('watch', 0.0) unless `pool.watching`, as for calls with a timeout. environment: variables for
-    workers."""
+    workers. prepare: called in a forked supervisor before its first worker, which inherits what it does."""
 
     def __init__(self, memory_limit: int = 0, environment: dict[str, str] | None = None) -> None:
         self.memory_limit = memory_limit
         self.environment = environment or {}
+        self.prepare: Callable[[], object] | None = None
 
 
 class PoolSupervisor(BaseProcess):
@@ -120,11 +121,10 @@ def start_supervisor(
         try:
             masked = signals.SIGINT in before
             ignored = signals.getsignal(signals.SIGINT) == signals.SIG_IGN
-            wanted = options or SupervisorOptions()
             process._target = _supervise
             process._args = (
-                *(pool, end, processes, startup, work, wanted.memory_limit, takeover),
-                *(method, main, preparation, masked, ignored, wanted.environment),
+                *(pool, end, processes, startup, work, options or SupervisorOptions(), takeover),
+                *(method, main, preparation, masked, ignored),
             )
             process.start()
         finally:
@@ -189,28 +189,26 @@ class Supervisor:
         processes: int,
         startup: Any,
         work: Callable[[Any, int, Any], object],
-        memory_limit: int = 0,
-        takeover: bool = False,
-        method: str = "fork",
-        main: dict[str, Any] | None = None,
-        preparation: dict[str, Any] | None = None,
-        masked: bool = False,
-        ignored: bool = False,
-        environment: dict[str, str] | None = None,
+        options: SupervisorOptions,
+        takeover: bool,
+        method: str,
+        main: dict[str, Any],
+        preparation: dict[str, Any] | None,
+        masked: bool,
+        ignored: bool,
     ) -> None:
         self.pool = pool
         self.control = control
         self.startup = startup
         self.work = work
-        self.memory_limit = memory_limit
+        self.options = options
         self.takeover = takeover
         self.method = method
         self.main = main  # what a forked worker imports first
         self.preparation = preparation  # what a spawned worker is told first
         self.masked = masked
         self.ignored = ignored
-        self.environment = environment
-        self.machine = Supervision(processes, memory_limit)
+        self.machine = Supervision(processes, options.memory_limit)
         self.sitters: dict[int, _Sitter] = {}  # by rank
         self.by_fd: dict[int, _Sitter] = {}
         self.ending: set[_Sitter] = set()  # have closed their sentinel, and are not gone yet
@@ -224,8 +222,9 @@ class Supervisor:
     def serve(self) -> None:
         """The life of the supervisor."""
         self._take_signals()
-        if self.environment:
-            os.environ.update(self.environment)
+        os.environ.update(self.options.environment)
+        if self.options.prepare is not None:
+            self.options.prepare()
         # What the caller left is not to be copied by a collection, neither here nor in the workers.
         gc.freeze()
         self.poll = select.poll()
@@ -331,7 +330,7 @@ class Supervisor:
         waiting = self.pool.tasks_waiting()
         desks = self._desks()
         memory = {}
-        if self.memory_limit:
+        if self.options.memory_limit:
             memory = {
                 rank: private_memory(desk.owner_pid) - desk.memory
                 for rank, desk in desks.items()

@@ -4,7 +4,9 @@
     supervisor ──▶ environment      before a worker exists: libraries read it when they are loaded
     worker     ──▶ apply(rank)      before its initializer; settle() after it
 
-A pool that was asked for nothing limits the threads of libraries, and seeds numpy's generator if that is loaded.
+A pool that was asked for nothing limits the threads of libraries, and seeds numpy's generator if that is loaded. If its
+workers are forked, libraries are looked for in the caller, once, and limited in the supervisor: to limit OpenBLAS after
+a fork starts threads, which the supervisor's next fork ends.
 """
 
 from __future__ import annotations
@@ -40,13 +42,17 @@ LOADERS = frozenset(("numpy", "scipy", "torch", "sklearn", "numba", "cv2"))
 class WorkerSettings:
     """What is the same for all workers of a pool; pickles."""
 
-    __slots__ = ("memory_limit", "cpus", "threads", "seed", "finalizer", "shared", "levels", "seeded")
+    __slots__ = (
+        *("memory_limit", "cpus", "threads", "exactly", "seed", "finalizer", "shared", "levels"),
+        "seeded",
+    )
 
     def __init__(
         self,
         memory_limit: int = 0,
         cpus: tuple[tuple[int, ...], ...] = (),
         threads: int = 0,
+        exactly: bool = False,
         seed: int | None = None,
         finalizer: Callable[[], object] | None = None,
         shared: Any = None,
@@ -55,6 +61,7 @@ class WorkerSettings:
         self.memory_limit = memory_limit  # bytes; 0: none
         self.cpus = cpus  # of rank r: the r-th, around
         self.threads = threads  # 0: whatever they like
+        self.exactly = exactly  # not fewer threads either
         self.seed = seed
         self.finalizer = finalizer
         self.shared = shared  # a handle
@@ -75,6 +82,16 @@ class WorkerSettings:
         z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
         return z ^ (z >> 31)
 
+    def prepare_forks(self) -> None:
+        """In the caller, if workers are forked of it: what need not be done in each of them."""
+        if self.threads:
+            _libraries.find()
+
+    def prepare_workers(self) -> None:
+        """In the supervisor, before it forks workers."""
+        if self.threads:
+            _libraries.limit(self.threads, self.exactly)
+
     def apply(self, rank: int, seat: Any) -> None:
         """In a worker, first of all."""
         if self.levels is not None:
@@ -83,8 +100,8 @@ class WorkerSettings:
             install(seat, self.levels)
         if self.cpus:
             os.sched_setaffinity(0, self.cpus[rank % len(self.cpus)])
-        if self.threads and not LOADERS.isdisjoint(sys.modules):
-            _limit_threads(self.threads)
+        if self.threads and _libraries.limited != self.threads:
+            _libraries.limit(self.threads, self.exactly)
         seed = self.seed_of(rank)
         if seed is not None:
             import random
@@ -116,13 +133,37 @@ def _folded(seed: int) -> int:
     return folded
 
 
-def _limit_threads(threads: int) -> None:
-    """Of libraries that are loaded already, as after a fork."""
-    try:
-        import threadpoolctl
-    except ImportError:
-        return
-    threadpoolctl.threadpool_limits(threads)
+class _Libraries:
+    """The libraries of this process that start threads: finding them takes threadpoolctl 10 ms and more."""
+
+    def __init__(self) -> None:
+        self.found: Any = None  # a ThreadpoolController
+        self.modules = 0  # that were loaded then
+        self.limited = 0  # by the supervisor, if this is a worker that it forked
+
+    def find(self) -> None:
+        """Looks for them, unless no module was loaded since the last time."""
+        if LOADERS.isdisjoint(sys.modules) or self.modules == len(sys.modules):
+            return
+        try:
+            from threadpoolctl import ThreadpoolController
+        except ImportError:
+            return
+        self.found = ThreadpoolController()
+        self.modules = len(sys.modules)
+
+    def limit(self, threads: int, exactly: bool) -> None:
+        """Unless `exactly`, those that start fewer threads anyway are left alone."""
+        if self.found is None:
+            self.find()
+        if self.found is not None:
+            for library in self.found.lib_controllers:
+                if exactly or library.num_threads > threads:
+                    library.set_num_threads(threads)
+        self.limited = threads
+
+
+_libraries = _Libraries()
 
 
 def limit_memory(limit: int) -> None:
@@ -154,13 +195,15 @@ def make_settings(
     *,
     memory_limit: int | None,
     pin: Any,
-    threads: int,
+    threads: int | None,
     seed: int | None,
     finalizer: Callable[[], object] | None,
     shared: Any,
     logs: Any,
 ) -> WorkerSettings:
     """Checks what the caller wants."""
+    exactly = threads is not None
+    threads = checked_threads(threads, processes)
     limit = checked_memory_limit(memory_limit)
     cpus = checked_cpus(pin, processes)
     if seed is not None:
@@ -177,7 +220,7 @@ def make_settings(
 
         if not isinstance(shared, Shared):
             shared = share(shared)
-    return WorkerSettings(limit, cpus, threads, seed, finalizer, shared, levels)
+    return WorkerSettings(limit, cpus, threads, exactly, seed, finalizer, shared, levels)
 
 
 def _an_int(what: str, value: Any) -> int:
@@ -250,8 +293,8 @@ def checked_threads(threads: int | None, processes: int) -> int:
     return threads
 
 
-def thread_environment(threads: int, wanted: bool) -> dict[str, str]:
+def thread_environment(settings: WorkerSettings) -> dict[str, str]:
     """Variables for workers that have not loaded those libraries yet. Unless it was wanted, what is set stays."""
-    if not threads:
+    if not settings.threads:
         return {}
-    return {name: str(threads) for name in VARIABLES if wanted or name not in os.environ}
+    return {name: str(settings.threads) for name in VARIABLES if settings.exactly or name not in os.environ}
